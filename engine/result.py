@@ -1,0 +1,115 @@
+"""What a backtest produced: tables as columns, figures, and where they came from.
+
+A result is kept as a folder of Arrow files, one a table, and one `summary.json`. Nothing here imports pandas.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from engine.errors import NotFound
+
+Columns = Mapping[str, np.ndarray]
+"""A table: column name -> array, all of one length. Times are int64 microseconds since 1970, UTC bar opens."""
+
+TABLES: Final[dict[str, tuple[str, ...]]] = {
+    # value = cash + positions; positions is the signed market value, gross its absolute sum; benchmark is the value
+    # that the same capital would have in the benchmark.
+    "equity": ("time", "value", "cash", "positions", "gross", "benchmark"),
+    # one row a fill: side +1 buy, -1 sell; quantity > 0; price includes slippage; fee in currency, >= 0;
+    # advised_at is the bar that asked for it; reason is a short word.
+    "fills": ("time", "symbol", "side", "quantity", "price", "fee", "advised_at", "reason"),
+    # entry to exit: direction +1 long, -1 short; pnl after fees; return = pnl / entry value; mae <= 0 and mfe >= 0
+    # are fractions of the entry price; open trades carry the last close as exit_price and status "open".
+    "roundtrips": ("symbol", "direction", "entry_time", "exit_time", "entry_price", "exit_price", "quantity", "fees",
+                   "pnl", "return", "mae", "mfe", "bars", "status"),
+    # time, symbol and one column for every indicator of the strategy.
+    "indicators": ("time", "symbol"),
+    # signed quantity and market value of every symbol at every bar.
+    "positions": ("time", "symbol", "quantity", "value"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BacktestResult:
+    """Everything about a finished backtest.
+
+    `spec` is BacktestSpec as JSON. `metrics` uses the keys of `engine.metrics` (fractions, not percent; None where
+    undefined). `warnings` are {"code", "message"}. `provenance` names strategy source hash, data fingerprints,
+    versions, seed, costs and the annualisation rule. `extra` is what a dialect's own report needs.
+    """
+
+    spec: Mapping[str, Any]
+    tables: Mapping[str, Columns]
+    metrics: Mapping[str, float | None]
+    provenance: Mapping[str, Any]
+    warnings: tuple[Mapping[str, str], ...] = ()
+    logs: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """All but the tables, ready for JSON, with each table's number of rows."""
+        return {
+            "spec": dict(self.spec), "metrics": dict(self.metrics), "provenance": dict(self.provenance),
+            "warnings": [dict(entry) for entry in self.warnings], "logs": list(self.logs), "extra": dict(self.extra),
+            "rows": {name: len(next(iter(table.values()), ())) for name, table in self.tables.items()},
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write all files into `folder` (made if missing). `summary.json` comes last and by rename: its presence
+        says that the result is whole."""
+        import orjson
+        import pyarrow as pa
+        import pyarrow.feather as feather
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in self.tables.items():
+            feather.write_feather(pa.table({key: _arrow(column) for key, column in table.items()}),
+                                  str(folder / f"{name}.arrow"), compression="lz4")
+        partial = folder / "summary.json.part"
+        partial.write_bytes(orjson.dumps(self.summary(), option=orjson.OPT_SERIALIZE_NUMPY))
+        partial.rename(folder / "summary.json")
+
+
+def _arrow(column: np.ndarray):
+    import pyarrow as pa
+
+    if column.dtype.kind in "OU":
+        return pa.array(column, type=pa.string()).dictionary_encode()
+    return pa.array(column)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a saved result; raises `NotFound` when there is no whole result in `folder`."""
+    import orjson
+
+    try:
+        return orjson.loads((folder / "summary.json").read_bytes())
+    except FileNotFoundError:
+        raise NotFound("this run has no stored result") from None
+
+
+def read_table(folder: Path, name: str, columns: list[str] | None = None):
+    """One table of a saved result as a memory-mapped `pyarrow.Table`; raises `NotFound` for an unknown name."""
+    import pyarrow.feather as feather
+
+    path = folder / f"{name}.arrow"
+    if not path.name[: -len(".arrow")].isidentifier() or not path.is_file():
+        raise NotFound(f"this run has no table {name!r}", remedy="tables are " + ", ".join(TABLES))
+    return feather.read_table(str(path), columns=columns, memory_map=True)
+
+
+def load(folder: Path) -> BacktestResult:
+    """A saved result, tables as numpy columns (text columns as object arrays)."""
+    summary = read_summary(folder)
+    tables = {
+        path.stem: {name: column.to_numpy(zero_copy_only=False) for name, column in
+                    zip(table.column_names, table.combine_chunks().columns, strict=True)}
+        for path in sorted(folder.glob("*.arrow")) for table in [read_table(folder, path.stem)]
+    }
+    return BacktestResult(spec=summary["spec"], tables=tables, metrics=summary["metrics"],
+                          provenance=summary["provenance"], warnings=tuple(summary["warnings"]),
+                          logs=tuple(summary["logs"]), extra=summary["extra"])
