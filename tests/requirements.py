@@ -1,0 +1,38 @@
+"""What the tests need besides Python packages: a Chromium. Installed when that is possible, else named in one line.
+
+Run as `python -m tests.requirements` by `make test`; `find_chromium()` serves the browser tests.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def find_chromium() -> str | None:
+    """Path of the Chromium to test with: $CHROMIUM, else the first known name on PATH."""
+    named = os.environ.get("CHROMIUM")
+    if named:
+        return named if Path(named).is_file() else None
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def main() -> int:
+    if find_chromium():
+        return 0
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing Debian's chromium for the browser tests", flush=True)
+        quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+        subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=False, **quiet)
+        if find_chromium():
+            return 0
+    print("The browser tests need Chromium: sudo apt-get install chromium (or set CHROMIUM=/path/to/it)", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
