@@ -297,7 +297,8 @@ class AsyncClient:
 
     async def delete_candles(self, market: str | Market, resolution: str | int) -> None:
         """Remove one dataset."""
-        await self._http.json("DELETE", f"{_candles_path(market)}/candles", params={"resolution": _resolution(resolution)})
+        await self._http.json("DELETE", f"{_candles_path(market)}/candles", params={
+            "resolution": _resolution(resolution)})
 
     async def quality(self, market: str | Market, resolution: str | int = "1d") -> dict[str, Any]:
         """Rows, gaps, bad bars, coverage, calendar and periods per year of one dataset."""

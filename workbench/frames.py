@@ -35,7 +35,7 @@ def of_arrow(body: bytes) -> Columns:
 
 
 def of_json(data: Mapping[str, Any]) -> Columns:
-    """The columns of a JSON answer `{"columns": {name: […]}}`; a column of numbers with nulls becomes float64 with NaN."""
+    """The columns of a JSON answer `{"columns": {name: […]}}`; numbers with nulls become float64 with NaN."""
     columns: Columns = {}
     for name, values in data["columns"].items():
         if is_time(name) and None not in values:
