@@ -1,0 +1,6 @@
+"""Revisions of the schema, oldest first. The list lets a server check a database without loading alembic."""
+
+from typing import Final
+
+REVISIONS: Final = ("0001",)
+HEAD: Final = REVISIONS[-1]

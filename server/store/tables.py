@@ -1,0 +1,105 @@
+"""The tables. Instants are integer microseconds since 1970 (columns ending in `_at`, and `at`); JSON columns hold
+objects and lists (see `server.store.encoding`). Rows never leave the services: they return the nouns of `engine.model`.
+
+Every change here goes with a new revision below `server/store/migrations/versions` (a test compares the two).
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = ["events", "metadata", "runs", "tokens", "trials"]
+
+metadata = MetaData(naming_convention={
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+})
+
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in a column of type INTEGER
+
+tokens = Table(
+    "tokens", metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", String(32), nullable=False, index=True),  # the first letters, to find the row and to show
+    Column("hash", String(64), nullable=False, unique=True),  # sha256 of the whole token, hexadecimal
+    Column("scopes", JSON, nullable=False),  # list of names
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+)
+
+runs = Table(
+    "runs", metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("progress", Float, nullable=False, server_default="0"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("tags", JSON, nullable=False),
+    Column("notes", Text, nullable=False, server_default=""),
+    Column("dialect", String(32), nullable=False, server_default="native"),
+    Column("strategy", String(128), nullable=False, server_default=""),
+    Column("markets", JSON, nullable=False),
+    Column("resolution", String(16), nullable=False, server_default=""),
+    Column("spec", JSON, nullable=False),
+    Column("request", JSON(none_as_null=True)),
+    Column("metrics", JSON, nullable=False),
+    Column("error", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("parent", String(64)),
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("idempotency_key", Text, unique=True),
+    # A list is sorted by creation unless told otherwise; the id makes the order total, so that cursors hold.
+    Index("ix_runs_created_at_id", "created_at", "id"),
+    Index("ix_runs_state_created_at", "state", "created_at"),
+    Index("ix_runs_kind_created_at", "kind", "created_at"),
+    Index("ix_runs_strategy_created_at", "strategy", "created_at"),
+    Index("ix_runs_parent_created_at", "parent", "created_at"),
+)
+
+trials = Table(
+    "trials", metadata,
+    Column("run_id", String(64), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # 0, 1, 2 ... in the order of the search
+    Column("state", String(16), nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("objective", Float),
+    Column("metrics", JSON, nullable=False),
+    Column("duration", Float),  # seconds
+    Column("error", Text),
+    Index("ix_trials_run_id_objective", "run_id", "objective"),
+)
+
+events = Table(
+    "events", metadata,
+    # Ids only ever grow, deleted ones are never given again, and they grow in the order of the commits.
+    Column("id", Id, Identity(always=False), primary_key=True),
+    Column("stream", String(200), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("data", Text, nullable=False),  # JSON text, not a JSON column: it is only ever stored and handed out
+    UniqueConstraint("stream", "seq"),
+    Index("ix_events_type_at", "type", "at"),
+    sqlite_autoincrement=True,
+)
