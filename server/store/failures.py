@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from engine.errors import Unavailable
@@ -48,16 +48,14 @@ def unavailable(error: BaseException) -> Unavailable | None:
     else:
         return None
     name = getattr(origin, "sqlite_errorname", None)
+    state = getattr(origin, "sqlstate", None)
+    message = None
     if name:
         message = next((text for code, text in _SQLITE.items() if name.startswith(code)), None)
-    else:
-        state = getattr(origin, "sqlstate", None)
-        if state:
-            message = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
-        elif "closed" in str(origin) and type(origin).__module__.startswith("sqlite3"):
-            message = None
-        else:
-            message = _AWAY if isinstance(error, OperationalError) or type(origin).__name__ == "OperationalError" else None
+    elif state:
+        message = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
+    elif type(origin).__name__ == "OperationalError":  # psycopg has no SQLSTATE when there is no server to give one
+        message = _AWAY
     if message is None:
         return None
     return Unavailable(message[0], remedy=message[1])

@@ -8,6 +8,7 @@ durable; then, and only then, all of them are answered, with one wake-up of the 
 import threading
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -120,10 +121,8 @@ class Writer(threading.Thread):
         self.transaction = None
         self.commits += 1
         self.writes += len(jobs)
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._deliver, jobs, transaction.staged)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            pass
 
     def _run_all(self, connection: Connection, jobs: list[Job], transaction: Transaction) -> int:
         """Run each write; returns how many succeeded. Raises only when the transaction as a whole is lost."""
@@ -176,11 +175,9 @@ class Writer(threading.Thread):
         """Give the connection up; the next write makes a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
+            with suppress(Exception):
                 connection.invalidate()
                 connection.close()
-            except Exception:
-                pass
 
 
 def _copy(problem: BaseException) -> BaseException:
