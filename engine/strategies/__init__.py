@@ -1,0 +1,34 @@
+"""The strategies that come with the workbench, by name. Reading their descriptions needs no compiler."""
+
+from typing import Any, Final
+
+from engine.errors import Invalid
+from engine.strategies import bollinger, buy_and_hold, donchian, macd, momentum_rotation, rsi, sma_cross
+from engine.strategies.base import Indicator, Parameter, Strategy
+from engine.strategies.python import from_function
+
+__all__ = ["Indicator", "Parameter", "Strategy", "describe", "from_function", "get", "names"]
+
+_ALL: Final[dict[str, Strategy]] = {
+    module.STRATEGY.name: module.STRATEGY
+    for module in (sma_cross, macd, rsi, bollinger, donchian, buy_and_hold, momentum_rotation)
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `get` knows."""
+    return tuple(_ALL)
+
+
+def get(name: str) -> Strategy:
+    """The strategy of that name; raises `Invalid` naming the ones there are."""
+    try:
+        return _ALL[name]
+    except KeyError:
+        raise Invalid(f"there is no strategy {name!r}", field="strategy",
+                      remedy="strategies are " + ", ".join(_ALL)) from None
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every strategy as JSON: name, title, doc, scope, speeds, parameters, indicators."""
+    return [strategy.describe() for strategy in _ALL.values()]
