@@ -28,14 +28,18 @@ def boxes(candles: analysis.Columns, resolution: int, style: Style) -> dict[str,
 
     A box is as wide as 70 % of the time its bars cover; a flat candle gets a body of a hair's height.
     """
-    time, last = candles["time"], candles.get("last", candles["time"])
+    time, last = candles["time"], candles.get("last")
+    if last is None:  # joined elsewhere without saying how far: as far as to the next one
+        step = int(np.median(np.diff(time))) if len(time) > 2 else resolution * times.SECOND
+        last = time + max(step - resolution * times.SECOND, 0)
     width = last - time + resolution * times.SECOND
     up = candles["close"] >= candles["open"]
     low, high = np.fmin(candles["open"], candles["close"]), np.fmax(candles["open"], candles["close"])
     hair = (np.nanmax(candles["high"]) - np.nanmin(candles["low"])) * 0.0015 if len(time) else 0.0
-    middle = stamps(time)
+    centre = time + (last - time) // 2
+    middle, reach = stamps(centre), (width * 0.35).astype(np.int64)
     return {
-        "left": stamps(time - (width * 0.35).astype(np.int64)), "right": stamps(time + (width * 0.35).astype(np.int64)),
+        "left": stamps(centre - reach), "right": stamps(centre + reach),
         "bottom": np.where(high - low < hair, low - hair / 2, low), "top": np.where(high - low < hair, high + hair / 2, high),
         "time": middle, "until": middle, "low": candles["low"], "high": candles["high"], "open": candles["open"],
         "close": candles["close"], "volume": candles["volume"], "zero": np.zeros(len(time)),
@@ -80,6 +84,8 @@ def price(columns: dict[str, np.ndarray], style: Style, overlays: dict[str, dict
 
 
 _HIDDEN = {"focus", "wicks", "bodies", "trades"}
+FIXED = frozenset({*_HIDDEN, "Buy", "Sell"})
+"""Labels of the price chart that are not indicators."""
 
 
 def _candle_legend(plot: Any, element: Any) -> None:
@@ -139,3 +145,8 @@ def trades(trips: analysis.Columns, style: Style) -> dict[str, np.ndarray]:
     return {"x0": stamps(trips["entry_time"][rows]), "y0": np.asarray(trips["entry_price"], float)[rows],
             "x1": stamps(trips["exit_time"][rows]), "y1": np.asarray(trips["exit_price"], float)[rows],
             "color": np.where(np.asarray(trips["pnl"], float)[rows] >= 0, style.gain, style.loss)}
+
+
+def no_trades(style: Style) -> dict[str, np.ndarray]:
+    """The columns of no lines at all."""
+    return trades(_NO_TRADES, style)

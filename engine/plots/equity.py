@@ -15,26 +15,29 @@ TIME_OPTIONS: dict[str, Any] = {
 }
 
 
-def prepare(equity: analysis.Columns, start: int | None = None, end: int | None = None, points: int = 2000
-            ) -> dict[str, np.ndarray]:
-    """The columns of the charts from the "equity" table, at most about `points` rows from `start` to `end`.
+WORST = "worst"
+"""Label of the shaded drawdowns, which no refresh touches."""
 
-    Adds drawdown (fractions of the peak over all time, not only of the view), exposure = gross / value and
-    net = positions / value. Rows are chosen so that value, benchmark and drawdown keep their extremes.
+
+def prepare(equity: analysis.Columns) -> dict[str, np.ndarray]:
+    """The full columns of the charts from the "equity" table.
+
+    Adds drawdown (fractions of the peak over all time, not only of a view), exposure = gross / value and
+    net = positions / value.
     """
     value = np.asarray(equity["value"], float)
     safe = np.where(value > 0, value, np.nan)
-    table = {
+    return {
         "time": np.asarray(equity["time"]), "value": value,
         "benchmark": np.asarray(equity.get("benchmark", np.full(len(value), np.nan)), float),
         "drawdown": analysis.drawdown(value), "exposure": np.asarray(equity["gross"], float) / safe,
         "net": np.asarray(equity["positions"], float) / safe,
     }
-    return window(table, start, end, points)
 
 
 def window(prepared: analysis.Columns, start: int | None, end: int | None, points: int = 2000) -> dict[str, np.ndarray]:
-    """A part of `prepare`'s full columns for the screen: at most about `points` rows, times as datetime64."""
+    """A part of `prepare`'s full columns for the screen, times as datetime64: at most about `points` rows, chosen so
+    that value, benchmark and drawdown keep their extremes."""
     part = analysis.between(prepared, start, end)
     if len(part["time"]) > points:
         third = max(points // 3, 4)
@@ -50,7 +53,7 @@ def equity(columns: analysis.Columns, style: Style, *, worst: list[dict[str, Any
     end = columns["time"][-1] if len(columns["time"]) else None
     spans = [(stamps(np.array([period["start"]]))[0],
               stamps(np.array([period["end"]]))[0] if period["end"] is not None else end) for period in worst]
-    shades = hv.VSpans(spans, label="worst").opts(color=style.shade, alpha=0.08, line_alpha=0)
+    shades = hv.VSpans(spans, label=WORST).opts(color=style.shade, alpha=0.08, line_alpha=0)
     tip = hover([("", "@time{%a %d %b %Y %H:%M}"), ("Strategy", f"@value{{0,0.00}} {currency}"),
                  (benchmark, f"@benchmark{{0,0.00}} {currency}"), ("Drawdown", "@drawdown{0.00%}")],
                 mode="vline", dates=("time",), attachment="horizontal")
@@ -69,7 +72,7 @@ def equity(columns: analysis.Columns, style: Style, *, worst: list[dict[str, Any
 def _quiet_legend(plot: Any, element: Any) -> None:
     """Shading needs no legend entry."""
     for legend in plot.handles["plot"].legend:
-        legend.items = [item for item in legend.items if getattr(item.label, "value", None) != "worst"]
+        legend.items = [item for item in legend.items if getattr(item.label, "value", None) != WORST]
 
 
 def _fill_below(color: str, column: str, alpha: float = 0.22):

@@ -1,0 +1,144 @@
+"""The tear-sheet of a run: one class for the page and the notebook cell."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from html import escape
+from typing import Any, Final
+
+import panel as pn
+
+from engine.errors import WorkbenchError
+from engine.plots.style import Style
+from workbench import export, theme
+from workbench.views import report_details, report_overview, report_returns, report_trades, tables, tiles
+from workbench.views.blocks import grid, html
+from workbench.views.data import Cache, drive, run_data, waits
+
+TABS: Final = ("Overview", "Returns", "Trades", "Details")
+
+
+class Report(pn.viewable.Viewer):
+    """Header, tiles and four tabs, each built when it is first opened.
+
+    `source` is run data (`workbench.views.data.RunData`), a `BacktestResult`, a notebook's run, or an async client
+    together with `run_id`. `look` is "light", "dark" or None for the page's own theme. Data that must be awaited is
+    fetched once the view is on a page; other data is shown at once.
+    """
+
+    def __init__(self, source: Any, run_id: str | None = None, *, look: str | Style | None = None, **params: Any) -> None:
+        super().__init__(**params)
+        self.data = run_data(source, run_id)
+        self.look = theme.style(look)
+        self._cache = Cache(self.data)
+        self._built: set[str] = set()
+        self.parts: dict[str, Any] = {}
+        self._head = pn.Column(sizing_mode="stretch_width", margin=0)
+        self._places = {name: pn.Column(self._busy(name), sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=420)
+                        for name in TABS}
+        self._tabs = pn.Tabs(*((name, place) for name, place in self._places.items()), sizing_mode="stretch_width",
+                             margin=(4, 0, 0, 0), stylesheets=[_tabs_css(self.look)], dynamic=False)
+        self._root = pn.Column(self._head, self._tabs, sizing_mode="stretch_width", margin=0,
+                               stylesheets=[f":host {{ background: {self.look.page}; padding: 12px 14px 24px; }}"],
+                               css_classes=["wb-report"])
+        self._tabs.param.watch(self._opened, "active")
+        if waits(self.data):
+            pn.state.onload(self._start)
+        else:
+            drive(self._start())
+
+    def __panel__(self) -> pn.Column:
+        return self._root
+
+    def _busy(self, name: str) -> pn.pane.HTML:
+        return html(f'<div class="wb-empty" role="status"><strong>{name}</strong>is being drawn</div>', self.look)
+
+    async def _start(self) -> None:
+        try:
+            await self._cache.load()
+            equity = await self._cache.table("equity")
+        except WorkbenchError as error:
+            self._head[:] = [html(tables.empty("This run cannot be shown", str(error)), self.look)]
+            self._tabs.visible = False
+            return
+        times = equity["time"]
+        span = tiles.span(times[0], times[-1]) if len(times) else "no bars"
+        self._head[:] = [
+            html(tiles.header(self._cache.summary, self.data.run, span), self.look),
+            self._exports(),
+            html(tiles.tiles(self._cache.metrics, self._cache.currency), self.look),
+        ]
+        await self.open("Overview")
+
+    async def _opened(self, event: Any) -> None:
+        await self.open(TABS[event.new])
+
+    async def open(self, name: str) -> None:
+        """Build a tab unless it has been built."""
+        if name in self._built:
+            return
+        self._built.add(name)
+        try:
+            self._places[name][:] = await self._build(name)
+        except WorkbenchError as error:
+            self._built.discard(name)
+            self._places[name][:] = [html(tables.empty(f"{name} cannot be shown", str(error)), self.look)]
+
+    async def _build(self, name: str) -> list[Any]:
+        cache, look = self._cache, self.look
+        match name:
+            case "Overview":
+                part = self.parts[name] = await report_overview.build(cache, look)
+                part.follow()
+                return [grid(part.blocks, look)]
+            case "Returns":
+                return [grid(await report_returns.build(cache, look), look)]
+            case "Trades":
+                self.parts[name], blocks = await report_trades.build(cache, look)
+                return [grid(blocks, look)]
+            case _:
+                return [grid(await report_details.build(cache, look), look)]
+
+    def _exports(self) -> pn.FlexBox:
+        stem = export.stem(self._cache.summary, self.data.run)
+        made: list[tuple[str, str, Callable[[], Any]]] = [
+            ("HTML report", f"{stem}.html", lambda: export.html_page(self._cache, self.data.run, self.look)),
+            ("CSV tables", f"{stem}-csv.zip", lambda: export.csv_zip(self._cache)),
+            ("Parquet tables", f"{stem}-parquet.zip", lambda: export.parquet_zip(self._cache)),
+        ]
+        buttons = [pn.widgets.FileDownload(callback=self._file(make), filename=name, label=label, width=124, margin=(0, 6, 0, 0),
+                                           button_type="default", icon=None, stylesheets=[_button_css(self.look)])
+                   for label, name, make in made]
+        return pn.FlexBox(*buttons, sizing_mode="stretch_width", margin=(10, 0, 10, 0))
+
+    def _file(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        """A download's callback: Panel awaits coroutine functions; data that is at hand is made at once."""
+        import io
+
+        if not waits(self.data):
+            return lambda: io.BytesIO(drive(make()))
+
+        async def later() -> io.BytesIO:
+            return io.BytesIO(await make())
+
+        return later
+
+
+def _tabs_css(look: Style) -> str:
+    return f"""
+.bk-header {{ border-bottom: 1px solid {look.border} !important; gap: 4px; flex-wrap: wrap; }}
+.bk-tab {{ color: {look.muted} !important; background: transparent !important; border: none !important;
+  border-bottom: 2px solid transparent !important; border-radius: 0 !important; padding: 7px 12px !important; font-size: 13.5px;
+  font-family: {look.font}; font-weight: 550; }}
+.bk-tab:hover {{ color: {look.text} !important; }}
+.bk-tab.bk-active {{ color: {look.accent} !important; border-bottom-color: {look.accent} !important; }}
+.bk-tab:focus-visible {{ outline: 2px solid {look.accent}; outline-offset: -2px; }}
+"""
+
+
+def _button_css(look: Style) -> str:
+    return f"""
+.bk-btn, .bk-btn a {{ background: {look.surface} !important; color: {look.text} !important; font-size: 12px; text-decoration: none; }}
+.bk-btn {{ border: 1px solid {look.border} !important; border-radius: 6px; padding: 3px 10px !important; }}
+.bk-btn:hover {{ border-color: {look.accent} !important; }}
+"""

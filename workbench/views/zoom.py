@@ -1,0 +1,69 @@
+"""Charts that fetch what a person looks at: the visible range decides which columns lie under the figures."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+
+from workbench.views.data import drive
+
+SETTLE_MS = 40
+"""How long the view must rest before it is fetched again; a drag makes dozens of changes a second."""
+
+
+def micros(value: Any) -> int:
+    """A bound of a time axis (Bokeh's milliseconds, datetime or datetime64) as integer microseconds."""
+    if isinstance(value, int | float):
+        return int(value * 1000)
+    return int(np.datetime64(value.replace(tzinfo=None) if hasattr(value, "tzinfo") else value, "us").astype(np.int64))
+
+
+class Zoom:
+    """Calls `refresh(start, end)` (microseconds) after an x-range has changed, at most once for each pause.
+
+    In a served page it runs on the session's loop and may wait; without a session (a notebook) it runs at once, for
+    data that need not be awaited.
+    """
+
+    def __init__(self, figure: Any, refresh: Callable[[int, int], Awaitable[None]]) -> None:
+        self._figure, self._refresh = figure, refresh
+        self._waiting = False
+        self.refreshed = 0
+        for bound in ("start", "end"):
+            figure.x_range.on_change(bound, self._moved)
+
+    @property
+    def view(self) -> tuple[int, int]:
+        """The visible range."""
+        return micros(self._figure.x_range.start), micros(self._figure.x_range.end)
+
+    def show(self, start: int, end: int) -> None:
+        """Move the view; the change fetches."""
+        axis = self._figure.x_range
+        axis.update(start=start / 1000, end=end / 1000)
+
+    def stop(self) -> None:
+        """Leave the figure as it is, as a file must."""
+        for bound in ("start", "end"):
+            self._figure.x_range.remove_on_change(bound, self._moved)
+
+    def _moved(self, attribute: str, old: Any, new: Any) -> None:
+        if self._waiting or new is None:
+            return
+        document = self._figure.document
+        if document is not None and document.session_context is not None:
+            self._waiting = True
+            document.add_timeout_callback(self._settled, SETTLE_MS)
+        else:
+            drive(self.now())
+
+    async def _settled(self) -> None:
+        self._waiting = False
+        await self.now()
+
+    async def now(self) -> None:
+        """Fetch the visible range."""
+        start, end = self.view
+        if end > start:
+            await self._refresh(start, end)
+            self.refreshed += 1
