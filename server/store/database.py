@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine
 from engine.errors import Unavailable
 from server.store import schema
 from server.store.engines import database_url, make_engine, safe_text
-from server.store.failures import lost, unavailable
+from server.store.failures import lost, meaning
 from server.store.listener import CHANNEL, Listener
 from server.store.writer import Job, Writer
 
@@ -171,8 +171,8 @@ class Database:
                 if again and lost(error):
                     again = False
                     continue
-                problem = unavailable(error)
-                if problem is None:
+                problem = meaning(error)
+                if problem is error:
                     raise
                 raise problem from error
 

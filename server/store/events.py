@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Connection, String, Text, bindparam, delete, func, insert, select
 
 from engine import times
-from engine.errors import Unavailable
+from engine.errors import Invalid, Unavailable
 from engine.model import Event
 from server.store.database import Database, Subscriber
 from server.store.encoding import decode, encode
@@ -24,6 +24,9 @@ __all__ = ["EventLog"]
 
 _PAGE: Final = 1000
 _RETRY: Final = 0.5  # seconds before a failed look at the log is repeated
+
+_STREAM: Final = events.c.stream.type.length
+_TYPE: Final = events.c.type.type.length
 
 _NEXT: Final = func.coalesce(func.max(events.c.seq), 0)
 _APPEND: Final = insert(events).from_select(
@@ -58,6 +61,7 @@ class EventLog(Subscriber):
 
         `data` is a JSON object, or `encode(object)` made before. Raises `Invalid` when it cannot be JSON.
         """
+        _check(stream, type)
         text = str(encode(data, field="data"))
         instant = times.micros(at or times.now())
         row = connection.execute(_APPEND, {"stream": stream, "type": type, "at": instant, "data": text}).one()
@@ -70,6 +74,8 @@ class EventLog(Subscriber):
         """Add many events, (type, data) each, to one stream inside a write; much cheaper than one at a time."""
         if not items:
             return []
+        for type, _ in items:
+            _check(stream, type)
         instant = times.micros(at or times.now())
         last = connection.execute(_LAST_SEQ, {"stream": stream}).scalar_one()
         rows = [
@@ -134,7 +140,7 @@ class EventLog(Subscriber):
 
         Without `after_id` it begins with the first event committed after the iteration began. Otherwise as `follow`.
         """
-        position = await self.last_id() if after_id is None else after_id
+        position = await self._present() if after_id is None else after_id
         while not self._closed:
             waiter = self._wait(None)
             try:
@@ -168,6 +174,14 @@ class EventLog(Subscriber):
             statement = delete(events).where(events.c.id.in_(ids))
             total += await self._db.write(lambda connection, s=statement: connection.execute(s).rowcount)
         return total
+
+    async def _present(self) -> int:
+        """The id that no event committed from now on falls below."""
+        if self._tail.last is not None:
+            return self._tail.last
+        last = await self.last_id()
+        # What was committed while that was being read is the first that the tail holds.
+        return last if self._tail.last is None else min(last, self._tail.floor)
 
     async def _page_all(self, prefix: str, after: int) -> tuple[list[Event], int]:
         """A page of the firehose, and the id up to which it is complete."""
@@ -266,6 +280,12 @@ class EventLog(Subscriber):
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[stream]
+
+
+def _check(stream: str, type: str) -> None:
+    for field, value, most in (("stream", stream, _STREAM), ("type", type, _TYPE)):
+        if not 0 < len(value) <= most:
+            raise Invalid(f"has {len(value)} characters", field=field, remedy=f"use 1 to {most}")
 
 
 def _last_id(connection: Connection) -> int:

@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from engine.errors import Unavailable
+from engine.errors import Invalid, Unavailable
 
-__all__ = ["lost", "unavailable"]
+__all__ = ["lost", "meaning", "unavailable"]
 
 _SQLITE: Final = {
     "SQLITE_FULL": ("the disk is full", "free space where the database lies, then repeat the request"),
@@ -59,6 +59,20 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if message is None:
         return None
     return Unavailable(message[0], remedy=message[1])
+
+
+def meaning(error: BaseException) -> BaseException:
+    """The error to tell the caller of a read or a write: its own, unless a driver's error has a better name.
+
+    Text that the database cannot hold (a NUL on PostgreSQL, half of a surrogate pair), or a number too large for its
+    column, is the request's fault: `Invalid`.
+    """
+    if problem := unavailable(error):
+        return problem
+    if isinstance(error, DataError | OverflowError | UnicodeEncodeError):
+        return Invalid(f"a value cannot be stored: {getattr(error, 'orig', error)}".splitlines()[0],
+                       remedy="use shorter text without control characters, and numbers that fit 64 bits")
+    return error
 
 
 def lost(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine
 
 from engine.errors import Unavailable
-from server.store.failures import lost, unavailable
+from server.store.failures import lost, meaning
 
 __all__ = ["Job", "Transaction", "Writer"]
 
@@ -57,6 +57,9 @@ class Writer(threading.Thread):
         self._deliver = deliver
         self._announce = announce
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        # PostgreSQL takes both statements in one round trip, SQLite takes one statement at a time.
+        both = ("RELEASE SAVEPOINT one", "SAVEPOINT one")
+        self._next = ("; ".join(both),) if engine.dialect.name == "postgresql" else both
         self._connection: Connection | None = None
         self.transaction: Transaction | None = None
         self.commits = 0
@@ -112,7 +115,7 @@ class Writer(threading.Thread):
         except BaseException as error:
             self._drop()
             transaction.staged.clear()
-            problem: BaseException = unavailable(error) or error
+            problem = meaning(error)
             if committing and lost(error):
                 problem = _UNKNOWN
             for job in jobs:
@@ -128,23 +131,23 @@ class Writer(threading.Thread):
         """Run each write; returns how many succeeded. Raises only when the transaction as a whole is lost."""
         alone = len(jobs) == 1
         done = 0
+        if not alone:
+            connection.exec_driver_sql("SAVEPOINT one")
         for job in jobs:
             mark = len(transaction.staged)
-            if not alone:
-                connection.exec_driver_sql("SAVEPOINT one")
             try:
                 job.value = job.work(connection)
                 if not connection.in_transaction():
                     raise RuntimeError("a write must not commit or roll back: the writer does")
                 if not alone:
-                    connection.exec_driver_sql("RELEASE SAVEPOINT one")
+                    for statement in self._next:
+                        connection.exec_driver_sql(statement)
             except BaseException as error:
                 job.value = None
                 del transaction.staged[mark:]
-                problem = unavailable(error)
-                job.error = problem or error
+                job.error = meaning(error)
                 if alone:
-                    if lost(error) or problem is not None:
+                    if isinstance(job.error, Unavailable):
                         self._drop()
                     return 0
                 try:

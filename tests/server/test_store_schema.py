@@ -79,7 +79,7 @@ async def test_a_newer_database_is_refused_with_what_to_do(database_url: str, pl
         pass
     plain.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     plain.commit()
-    with pytest.raises(Unavailable, match="9999.*newer version") as caught:
+    with pytest.raises(Unavailable, match=r"9999.*newer version") as caught:
         await Database(database_url).open()
     assert "install the newer version" in caught.value.remedy
     with pytest.raises(Unavailable, match="9999"):
