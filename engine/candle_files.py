@@ -49,6 +49,12 @@ _TIME_REMEDY: Final = "use ISO 8601 or seconds since 1970"
 _ROW_LIST: Final = ("time", "open", "high", "low", "close", "volume")
 
 
+class NotJson(Invalid):
+    """What should be JSON is not, or breaks off."""
+
+    code = "malformed"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
     """What an import did for one market: bars in the file, first and last (microseconds), and how they merged."""
@@ -242,7 +248,7 @@ def _json(data: bytes, max_rows: int, time_format: str | None, adjusted: bool) -
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise Invalid(f"malformed JSON, line {error.lineno} column {error.colno}: {error.msg}",
+        raise NotJson(f"malformed JSON, line {error.lineno} column {error.colno}: {error.msg}",
                       remedy="send valid JSON") from None
     for key in ("columns", "candles", "rows", "data"):
         if isinstance(body, dict) and isinstance(body.get(key), dict | list):
@@ -317,6 +323,20 @@ def _json_times(values: list[Any], others: list[list[Any]], name: str, time_form
                           remedy=_TIME_REMEDY)
     joined = values if not others else [" ".join(map(str, parts)) for parts in zip(values, *others, strict=False)]
     return _text_times(joined, name, time_format)
+
+
+def arrow_stream(candles: Candles) -> bytes:
+    """The candles as an Arrow IPC stream: `time` as timestamp[us, UTC], then the figures."""
+    import pyarrow as pa
+
+    arrays: dict[str, Any] = {name: pa.array(column) for name, column in candles.columns().items()}
+    arrays["time"] = arrays["time"].view(pa.timestamp("us", tz="UTC"))
+    noted = {"market": candles.market.key, "resolution": times.resolution_name(candles.resolution)}
+    table = pa.table(arrays).replace_schema_metadata(noted)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 def csv_text(candles: Candles) -> bytes:
