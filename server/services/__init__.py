@@ -1,0 +1,62 @@
+"""What the workbench does, behind every dialect. Services are opened and closed as one; they return the nouns of
+`engine.model` and raise `engine.errors`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.candle_store import CandleStore
+from server.config import Config
+from server.pool import Pool
+from server.services.markets import Markets
+from server.services.runs import Runs
+from server.services.users import Users
+from server.store.database import Database
+from server.store.events import EventLog
+
+__all__ = ["Services"]
+
+
+@dataclass(kw_only=True, eq=False)
+class Services:
+    """Everything that handlers call. `admin_token` is the text of the admin token, None without authentication."""
+
+    config: Config
+    db: Database
+    events: EventLog
+    store: CandleStore
+    pool: Pool
+    users: Users
+    markets: Markets
+    runs: Runs
+    optimizations: Any
+    admin_token: str | None
+
+    @classmethod
+    async def open(cls, config: Config) -> "Services":
+        """Open the database (migrated), the stores and the services; the pool starts in the background."""
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        db = Database(config.database)
+        await db.open()
+        try:
+            users = Users(db)
+            admin_token = await users.ensure_admin(config.data_dir, config.token)
+            events = EventLog(db)
+            store = CandleStore(config.data_dir / "candles")
+            pool = Pool(data_dir=config.data_dir.absolute(), workers=config.workers, scheduler=config.scheduler,
+                        run_timeout=config.run_timeout, run_memory=config.run_memory)
+            runs = Runs(db=db, events=events, pool=pool, store=store, data_dir=config.data_dir.absolute())
+            services = cls(
+                config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
+                markets=Markets(store=store, db=db, events=events), runs=runs, optimizations=None)
+            await pool.start()
+            await runs.start()
+            return services
+        except BaseException:
+            await db.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop taking work and close everything, what depends on others first."""
+        await self.runs.close()
+        await self.pool.close()
+        await self.db.close()

@@ -1,0 +1,237 @@
+"""The server: services, routes of all dialects, one port; starts, listens, and stops without losing anything."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, HTTPServerRequest
+from tornado.routing import Router
+from tornado.web import Application
+
+from engine.errors import NotFound, Unavailable, WorkbenchError
+from server import logs
+from server.auth import Authenticator, Origins, Sessions, secret_key
+from server.config import Config
+from server.dialects import native, native_markets, pages
+from server.dialects.base import BaseHandler
+from server.dialects.context import Context
+from server.dialects.routes import group, pattern
+from server.limits import RateLimiter
+from server.metrics import Metrics
+from server.services import Services
+
+__all__ = ["DIALECTS", "Server", "run", "serve"]
+
+DIALECTS: Final[tuple[Any, ...]] = (pages, native, native_markets)
+"""Every module that serves something; each has `routes(services) -> list[Route]`."""
+
+LOGINS_A_MINUTE: Final = 10
+
+log = structlog.get_logger("workbench.server")
+
+
+class NotFoundHandler(BaseHandler):
+    """What answers when no route does."""
+
+    async def admit(self) -> None:
+        self._answer_origin()
+        self.context.origins.check_host(self.request)
+        raise NotFound("there is nothing at this address", remedy="/docs lists what there is")
+
+
+class Server:
+    """One server. `start` opens everything and, unless told otherwise, listens; `stop` ends it. On one event loop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.port = 0
+        self.context: Context
+        self.services: Services
+        self._http: HTTPServer | None = None
+        self._router: _PortRouter | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the server listens, without a slash at the end."""
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def local_url(self) -> str:
+        """Where a browser of this machine finds it."""
+        names = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
+        host = names.get(self.config.host)
+        return f"http://{host}:{self.port}" if host else self.url
+
+    @property
+    def login_url(self) -> str:
+        """A link that logs a browser in."""
+        token = self.services.admin_token
+        return f"{self.local_url}/" + (f"login?token={token}" if token else "")
+
+    async def start(self, *, listen: bool = True) -> None:
+        """Open the services and listen. Raises `Unavailable` when the address is taken or the database is away."""
+        config = self.config
+        self.services = await Services.open(config)
+        try:
+            self.context = self._make_context()
+            self._router = _PortRouter(self.context, self._application())
+            if listen:
+                self._listen()
+        except BaseException:
+            await self.services.close()
+            raise
+
+    def _make_context(self) -> Context:
+        config, services = self.config, self.services
+        metrics = Metrics()
+        context = Context(
+            config=config, services=services, metrics=metrics, origins=Origins(config),
+            authenticator=Authenticator(services.users, Sessions(secret_key(config.data_dir), config.session_days),
+                                        open_to_all=config.open),
+            limiter=RateLimiter(config.rate_limit), logins=RateLimiter(LOGINS_A_MINUTE),
+            routes=group(route for dialect in DIALECTS for route in dialect.routes(services)))
+        metrics.gauge("workbench_open_streams", "Streams that are open", lambda: float(len(context.streams)))
+        metrics.gauge("workbench_requests_in_flight", "Requests being answered", lambda: float(len(context.in_flight)))
+        metrics.gauge("workbench_workers", "Pool processes connected", lambda: float(services.pool.count))
+        metrics.gauge("workbench_workers_ready", "1 when jobs can be computed at once",
+                      lambda: float(bool(services.pool.ready)))
+        return context
+
+    def tornado_routes(self) -> list[tuple[str, type[Any], dict[str, Any]]]:
+        """All routes as Tornado's (pattern, handler, arguments), for mounting in another application."""
+        return [(pattern(path), next(iter(methods.values())).handler, {"context": self.context, "operations": methods})
+                for path, methods in self.context.routes.items()]
+
+    def http_options(self) -> dict[str, Any]:
+        """Arguments of the HTTPServer that the routes are served by."""
+        # Routes set their own limits on bodies; this one is for handlers that do not (pages).
+        return {"idle_connection_timeout": self.config.idle_timeout, "body_timeout": 120.0, "max_body_size": 2**20,
+                "max_header_size": 65536, "xheaders": self.config.trust_proxy}
+
+    def mount(self, application: HTTPServerConnectionDelegate) -> None:
+        """Let another application (the pages) answer what no route matches."""
+        assert self._router is not None
+        self._router.pages = application
+
+    def _application(self) -> Application:
+        return Application(self.tornado_routes(), default_handler_class=NotFoundHandler,  # type: ignore[arg-type]
+                           default_handler_args={"context": self.context, "operations": {}})
+
+    def _listen(self) -> None:
+        assert self._router is not None
+        self._http = HTTPServer(self._router, **self.http_options())
+        try:
+            from tornado.netutil import bind_sockets
+
+            sockets = bind_sockets(self.config.port, self.config.host or None, backlog=1024)
+        except (OSError, UnicodeError) as error:
+            raise Unavailable(f"cannot listen on {self.config.host}:{self.config.port}: "
+                              f"{getattr(error, 'strerror', None) or error}",
+                              remedy="is a server running there already? choose another --port") from None
+        self.port = sockets[0].getsockname()[1]
+        self._http.add_sockets(sockets)
+
+    async def stop(self) -> None:
+        """Stop accepting, close streams with 1001, let answers in flight finish, then close the services."""
+        context = self.context
+        context.stopping = True
+        if self._http is not None:
+            self._http.stop()
+        context.close_streams()
+        if not await context.settle(self.config.shutdown_timeout):
+            log.warning("stopping although requests are in flight", requests=len(context.in_flight),
+                        streams=len(context.streams))
+        if self._http is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._http.close_all_connections(), 2.0)
+        await self.services.close()
+
+
+class _PortRouter(Router):
+    """The routes first, then the pages if there are any, then a 404 in JSON."""
+
+    def __init__(self, context: Context, application: Application) -> None:
+        self.context = context
+        self.application = application
+        self.pages: HTTPServerConnectionDelegate | None = None
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate | None:
+        found = self.application.default_router.find_handler(request, **kwargs)
+        if found is None and isinstance(self.pages, Router) and self._named(request):
+            found = self.pages.find_handler(request, **kwargs)
+        return found or self.application.find_handler(request, **kwargs)
+
+    def _named(self, request: HTTPServerRequest) -> bool:
+        try:
+            self.context.origins.check_host(request)
+        except WorkbenchError:
+            return False
+        return True
+
+
+Extra = Callable[[Server], Awaitable[None]]
+
+
+async def serve(config: Config, extra: Extra | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. `extra(server)` runs once the server listens: it mounts pages, loads the demo.
+
+    Prints `listening on http://HOST:PORT` once it answers. A second signal ends the process at once.
+    """
+    server = Server(config)
+    await server.start()
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stopped.is_set():
+            sys.exit(128 + number)
+        log.info("stopping", signal=signal.Signals(number).name)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    gc.freeze()  # what was imported will not be garbage
+    print(f"listening on {server.url}", flush=True)
+    if config.token is None:
+        print(f"log in at {server.login_url}", flush=True)
+    mounting = asyncio.ensure_future(extra(server)) if extra else None
+    waiting = asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait([waiting, *([mounting] if mounting else [])], return_when=asyncio.FIRST_COMPLETED)
+        if mounting is not None and mounting.done():
+            mounting.result()
+        await waiting
+    finally:
+        if mounting is not None and not mounting.done():
+            mounting.cancel()
+        await server.stop()
+
+
+def run(config: Config, extra: Extra | None = None) -> int:
+    """Configure the log, choose the event loop and serve; the process's exit code."""
+    logs.configure(config.log_level, config.log_format)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(config)) as runner:
+            runner.run(serve(config, extra))
+    except WorkbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if config.uvloop:
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            return uvloop.new_event_loop
+    return None
