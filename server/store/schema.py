@@ -1,7 +1,9 @@
 """The revision of a database's tables: checked at every start, made or brought up to date by alembic."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import URL, Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +14,8 @@ from server.store.failures import unavailable
 from server.store.migrations import HEAD, REVISIONS
 
 __all__ = ["prepare", "revision", "upgrade"]
+
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 
 def revision(connection: Connection) -> str | None:
@@ -84,13 +88,14 @@ def _migrate(connection: Connection) -> None:
             raise Unavailable(f"the database has tables {', '.join(ours)} that workbench did not make",
                               remedy="name a database of its own")
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-def _in_transaction(url: URL, work) -> None:
+def _in_transaction(url: URL, work: Callable[[Connection], None]) -> None:
+    """Run `work` while no other process can look at or change the tables."""
     engine = make_engine(url, writing=True, size=1, patience=30.0)
     try:
         for attempt in range(100):

@@ -1,5 +1,6 @@
 """The schema: made by the migrations, checked at every start."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,15 +87,40 @@ async def test_a_newer_database_is_refused_with_what_to_do(database_url: str, pl
         schema.upgrade(database_url)
 
 
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "next"
+down_revision = "{head}"
+
+
+def upgrade() -> None:
+    op.add_column("runs", sa.Column("colour", sa.Text, nullable=False, server_default="blue"))
+"""
+
+
 async def test_an_older_database_is_refused_until_it_is_upgraded(
-        database_url: str, plain: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old database as a coming version will meet it: the revision after this one does not exist yet."""
-    assert schema.upgrade(database_url) == (None, migrations.HEAD)
+        database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Today's database as a coming version, with one more revision, will meet it."""
+    insert = text("INSERT INTO runs (id, kind, state, created_at, tags, markets, spec, metrics) "
+                  "VALUES ('r', 'backtest', 'completed', 1, '[]', '[]', '{}', '{}')")
+    async with Database(database_url) as database:
+        await database.write(lambda connection: connection.execute(insert))
+    scripts = tmp_path / "coming"
+    shutil.copytree(Path(migrations.__file__).parent, scripts)
+    (scripts / "versions" / "next.py").write_text(NEXT.format(head=migrations.HEAD))
+    monkeypatch.setattr(schema, "_SCRIPTS", scripts)
     monkeypatch.setattr(schema, "REVISIONS", (*migrations.REVISIONS, "next"))
     monkeypatch.setattr(schema, "HEAD", "next")
-    with pytest.raises(Unavailable, match=f"{migrations.HEAD}.*next") as caught:
+
+    with pytest.raises(Unavailable, match=f"revision {migrations.HEAD}, this version needs next") as caught:
         await Database(database_url).open()
     assert "workbench db upgrade" in caught.value.remedy
+    assert schema.upgrade(database_url) == (migrations.HEAD, "next")
+    async with Database(database_url) as database:
+        row = text("SELECT id, colour FROM runs")
+        assert await database.read(lambda connection: connection.execute(row).all()) == [("r", "blue")]
 
 
 async def test_upgrade_keeps_the_rows(database_url: str, plain: Connection) -> None:
