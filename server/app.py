@@ -75,10 +75,10 @@ class Server:
         token = self.services.admin_token
         return f"{self.local_url}/" + (f"login?token={token}" if token else "")
 
-    async def start(self, *, listen: bool = True) -> None:
-        """Open the services and listen. Raises `Unavailable` when the address is taken or the database is away."""
+    async def start(self, *, listen: bool = True, compute: bool = True) -> None:
+        """Open the services and listen; without `compute` the pool stays down. Raises `Unavailable` when the address is taken or the database is away."""
         config = self.config
-        self.services = await Services.open(config)
+        self.services = await Services.open(config, compute=compute)
         try:
             self.context = self._make_context()
             self._router = _PortRouter(self.context, self._application())

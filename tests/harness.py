@@ -1,12 +1,25 @@
-"""What tests share: waiting for a condition instead of sleeping."""
+"""What tests share: waiting for a condition instead of sleeping, and servers of their own."""
 
 import asyncio
 import inspect
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-__all__ = ["until", "wait_until"]
+__all__ = ["ServerProcess", "running_server", "until", "wait_until"]
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 10.0, message: str = "") -> Any:
@@ -43,3 +56,141 @@ def _source(condition: Callable[[], Any]) -> str:
         return inspect.getsource(condition).strip()
     except (OSError, TypeError):
         return repr(condition)
+
+
+class ServerProcess:
+    """A real server: `python -m server --port 0` in a data directory of its own (removed at `stop` unless given).
+
+    with ServerProcess("--rate-limit", "0") as server:
+        httpx.get(server.url + "/workbench/api/me", headers=server.headers)
+
+    `program` replaces `-m server`, for example ("-m", "workbench", "serve"). `env` adds to the environment, from which
+    every WORKBENCH_ variable was taken. `output` and `errors` are what it wrote so far.
+    """
+
+    def __init__(self, *flags: str, program: tuple[str, ...] = ("-m", "server"), data_dir: Path | None = None,
+                 env: Mapping[str, str] | None = None, port: int = 0, start_timeout: float = 60.0) -> None:
+        self._own = data_dir is None
+        self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="workbench-test-"))
+        self._command = [sys.executable, *program, "--port", str(port), "--data-dir", str(self.data_dir), *flags]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKBENCH_")}
+        self._env = inherited | {"PYTHONUNBUFFERED": "1"} | dict(env or {})
+        self._start_timeout = start_timeout
+        self.url = ""
+        self.process: subprocess.Popen[str]
+        self._lines: dict[str, list[str]] = {"out": [], "err": []}
+        self._readers: list[threading.Thread] = []
+
+    def __enter__(self) -> "ServerProcess":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> "ServerProcess":
+        """Start and wait until it says where it listens."""
+        self._lines = {"out": [], "err": []}
+        self.process = subprocess.Popen(self._command, cwd=ROOT, env=self._env, text=True, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True)
+        said: queue.Queue[str | None] = queue.Queue()
+        self._readers = [threading.Thread(target=self._read, args=(name, stream, said), daemon=True)
+                         for name, stream in (("out", self.process.stdout), ("err", self.process.stderr))]
+        for reader in self._readers:
+            reader.start()
+        deadline = time.monotonic() + self._start_timeout
+        while True:
+            try:
+                line = said.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                self.kill()
+                raise AssertionError(f"the server did not start:\n{self.output}\n{self.errors}")
+            if match := re.fullmatch(r"listening on (http://\S+)\n", line):
+                self.url = match[1]
+                return self
+
+    def _read(self, name: str, stream: Any, said: "queue.Queue[str | None]") -> None:
+        with stream:
+            for line in stream:
+                self._lines[name].append(line)
+                if name == "out":
+                    said.put(line)
+        if name == "out":
+            said.put(None)
+
+    @property
+    def output(self) -> str:
+        return "".join(self._lines["out"])
+
+    @property
+    def errors(self) -> str:
+        return "".join(self._lines["err"])
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def token(self) -> str:
+        """The admin token: what WORKBENCH_TOKEN said, else what the server wrote into its data directory."""
+        given = self._env.get("WORKBENCH_TOKEN")
+        return given if given is not None else (self.data_dir / "token").read_text().strip()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    @property
+    def websocket_url(self) -> str:
+        return self.url.replace("http", "ws", 1)
+
+    def terminate(self) -> None:
+        """Ask it to stop (SIGTERM) and do not wait."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Its exit code, once it has ended."""
+        code = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join(10)
+        return code
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """Ask it to stop, wait, and remove its data directory; its exit code."""
+        try:
+            if self.process.poll() is None:
+                self.terminate()
+            return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the server did not stop:\n{self.errors}") from None
+        finally:
+            if self._own:
+                shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End it and its workers at once, as a power cut would (kill -9); the data directory stays."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.wait()
+
+
+@asynccontextmanager
+async def running_server(data_dir: Path, *, compute: bool = False, **settings: Any) -> AsyncIterator[Any]:
+    """A `server.app.Server` in this loop, listening on a free port of loopback; without `compute` no pool starts.
+
+    async with running_server(tmp_path, rate_limit=0) as server:
+        server.services, server.url, server.services.admin_token
+    """
+    from server.app import Server
+    from server.config import Config
+
+    server = Server(Config(**{"data_dir": data_dir, "port": 0, "api_only": True, "shutdown_timeout": 2.0} | settings))
+    await server.start(compute=compute)
+    try:
+        yield server
+    finally:
+        await server.stop()

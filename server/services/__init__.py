@@ -32,8 +32,9 @@ class Services:
     admin_token: str | None
 
     @classmethod
-    async def open(cls, config: Config) -> "Services":
-        """Open the database (migrated), the stores and the services; the pool starts in the background."""
+    async def open(cls, config: Config, *, compute: bool = True) -> "Services":
+        """Open the database (migrated), the stores and the services; the pool starts in the background. Without
+        `compute` it does not start, and runs stay queued."""
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         db = Database(config.database)
         await db.open()
@@ -48,7 +49,8 @@ class Services:
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
                 markets=Markets(store=store, db=db, events=events), runs=runs, optimizations=None)
-            await pool.start()
+            if compute:
+                await pool.start()
             await runs.start()
             return services
         except BaseException:
