@@ -1,0 +1,441 @@
+"""The queue of runs, from the database to the pool and back.
+
+The queue is the table: a run is queued until a worker says that it began. One loop, woken by submissions and by ends,
+hands queued runs to the pool; one loop writes what the pool reports, many reports a transaction, the run's row and its
+events together. Nothing follows a final state: reports about a finished run are dropped.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select, update
+
+from engine import times
+from engine.errors import Cancelled, Unavailable, WorkbenchError
+from engine.model import FINISHED
+from server.pool import Pool, Report
+from server.store.database import Database
+from server.store.encoding import encode
+from server.store.events import EventLog
+from server.store.tables import runs
+
+BATCH: Final = 16
+MAX_ATTEMPTS: Final = 1
+LOOK_AGAIN: Final = 5.0
+
+log = logging.getLogger("workbench.runs")
+
+
+def stream_of(run_id: str) -> str:
+    """The name of a run's event stream."""
+    return f"run/{run_id}"
+
+
+def change_state(connection: Connection, events: EventLog, run_id: str, state: str, previous: str | None,
+                 **values: Any) -> None:
+    """The one place where a run's state changes: row and event in the same transaction.
+
+    `message` goes into the event, `error` into both, the rest into the row.
+    """
+    data = {"state": state, "previous_state": previous}
+    message = values.pop("message", None)
+    if message is not None:
+        data["message"] = message
+    if state != "queued":
+        data["error"] = values.get("error")
+    if state in FINISHED:
+        values["finished_at"] = times.micros(times.now())
+    connection.execute(update(runs).where(runs.c.id == run_id).values(state=state, **values))
+    events.append(connection, stream_of(run_id), "state", data)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Flight:
+    """A run in the pool's hands: key of the job, the scratch folder of its results."""
+
+    run_id: str
+    scratch: Path
+
+
+@dataclass(kw_only=True, eq=False)
+class _Chunk:
+    """Work of an optimization: one job that answers to a future instead of the table."""
+
+    job: dict[str, Any]
+    group: str
+    future: "asyncio.Future[dict[str, Any]]"
+    on_report: Callable[[Report], None] | None = None
+    attempts: int = 0
+
+
+@dataclass(kw_only=True, eq=False)
+class _Waiting:
+    """Chunks that wait, a line for each optimization; the lines take turns."""
+
+    lines: dict[str, deque[_Chunk]] = field(default_factory=dict)
+
+    def put(self, chunk: _Chunk, *, first: bool = False) -> None:
+        line = self.lines.setdefault(chunk.group, deque())
+        (line.appendleft if first else line.append)(chunk)
+
+    def take(self) -> _Chunk | None:
+        while self.lines:
+            group = next(iter(self.lines))
+            line = self.lines.pop(group)
+            while line and line[0].future.done():
+                line.popleft()
+            if line:
+                chunk = line.popleft()
+                if line:
+                    self.lines[group] = line  # at the end: the others come first
+                return chunk
+        return None
+
+    def drop(self, group: str) -> None:
+        for chunk in self.lines.pop(group, ()):
+            if not chunk.future.done():
+                chunk.future.set_exception(Cancelled("the optimization was cancelled"))
+
+    def __bool__(self) -> bool:
+        return any(self.lines.values())
+
+
+class Dispatcher:
+    """Keeps the pool busy from the table and the table true from the pool."""
+
+    def __init__(self, *, db: Database, events: EventLog, pool: Pool, candles: Path, results: Path) -> None:
+        self._db = db
+        self._events = events
+        self._pool = pool
+        self._candles = candles.absolute()
+        self._results = results.absolute()
+        self._flights: dict[str, _Flight] = {}
+        self._key_of: dict[str, str] = {}
+        self._chunks: dict[str, _Chunk] = {}
+        self._waiting = _Waiting()
+        self._strikes: dict[str, int] = {}
+        self._reports: list[Report] = []
+        self._wanted = asyncio.Event()
+        self._reported = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._turn = False
+        self._handed = 0
+
+    async def start(self) -> None:
+        """Take over what a former life left behind and begin to dispatch."""
+        await self._recover()
+        self._pool.attach(self._hear, self._wanted.set)
+        self._loops = [asyncio.create_task(self._dispatching()), asyncio.create_task(self._writing())]
+        self._wanted.set()
+
+    async def close(self) -> None:
+        """Stop dispatching; write what was reported. Runs in the pool's hands are taken up at the next start."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
+        for chunk in self._chunks.values():
+            if not chunk.future.done():
+                chunk.future.set_exception(Unavailable("the server is stopping"))
+        try:
+            await self._write()
+        except WorkbenchError as error:
+            log.warning("the last reports could not be written: %s", error)
+
+    def wake(self) -> None:
+        """There may be something new in the queue."""
+        self._wanted.set()
+
+    def stop(self, run_id: str) -> None:
+        """Stop the work for a run that has been cancelled or deleted, or an optimization's chunks."""
+        if key := self._key_of.get(run_id):
+            self._pool.cancel([key])
+        self._waiting.drop(run_id)
+        self._pool.cancel([key for key, chunk in self._chunks.items() if chunk.group == run_id])
+
+    def holds(self, run_id: str) -> bool:
+        """Whether the pool still works on the run."""
+        return run_id in self._key_of
+
+    async def compute(self, job: Mapping[str, Any], *, group: str,
+                      on_report: Callable[[Report], None] | None = None) -> dict[str, Any]:
+        """Have one job of an optimization (`group`: its run id) done: its small results.
+
+        Raises `Cancelled` after `stop(group)`, `WorkbenchError` with the job's own words when it fails.
+        """
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.put(_Chunk(job=dict(job), group=group, future=future, on_report=on_report))
+        self._wanted.set()
+        return await future
+
+    # -- from the table to the pool
+
+    async def _dispatching(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN):  # wait_for can swallow a cancellation
+                    await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._dispatch()
+            except (WorkbenchError, RuntimeError) as error:
+                log.warning("queued runs have to wait: %s", error)
+                await asyncio.sleep(0.5)
+                self._wanted.set()
+
+    async def _dispatch(self) -> None:
+        while self._pool.free:
+            free = self._pool.free
+            chunks_room = min(free, max(1, self._pool.count) - len(self._chunks))
+            queue = await self._queued(free * BATCH)
+            room = self._pool.free
+            if queue and self._waiting and chunks_room > 0:  # both wait: half and half, the odd slot in turn
+                self._turn = not self._turn
+                chunks_room = min(chunks_room, (room + self._turn) // 2)
+                room -= chunks_room
+            sent = 0
+            for batch in _batches(queue, room):
+                self._send(batch, priority=10 if len(queue) <= room else 0)
+                sent += 1
+            for _ in range(min(chunks_room, self._pool.free)):
+                chunk = self._waiting.take()
+                if chunk is None:
+                    break
+                self._send_chunk(chunk)
+                sent += 1
+            if not sent:
+                return
+
+    async def _queued(self, limit: int) -> list[Any]:
+        """The next runs to begin, not yet in the pool's hands. Owners and parents take turns, each in order of age."""
+        turn = func.row_number().over(partition_by=(runs.c.owner, runs.c.parent), order_by=(runs.c.created_at))
+        held = len(self._flights)
+
+        def work(connection: Connection) -> list[Any]:
+            line = select(runs.c.id, turn.label("turn"), runs.c.created_at).where(
+                runs.c.state == "queued", runs.c.kind == "backtest").subquery()
+            ids = connection.execute(select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id)
+                                     .limit(limit + held)).scalars().all()
+            chosen = [id for id in ids if id not in self._key_of][:limit]
+            if not chosen:
+                return []
+            rows = connection.execute(select(runs.c.id, runs.c.spec, runs.c.attempts).where(runs.c.id.in_(chosen)))
+            found = {row.id: row for row in rows}
+            return [found[id] for id in chosen if id in found]
+
+        return [row for row in await self._db.read(work) if row.id not in self._key_of]
+
+    def _send(self, batch: Sequence[Any], *, priority: int) -> None:
+        jobs = []
+        for row in batch:
+            self._handed += 1
+            key = f"{row.id}:{self._handed}"
+            scratch = self._results / ".work" / f"{row.id}.{self._handed}"
+            self._flights[key] = _Flight(run_id=row.id, scratch=scratch)
+            self._key_of[row.id] = key
+            jobs.append({"key": key, "kind": "backtest", "run_id": row.id, "spec": row.spec,
+                         "candles": str(self._candles), "results": str(scratch)})
+        self._pool.submit(jobs, priority=priority)
+
+    def _send_chunk(self, chunk: _Chunk) -> None:
+        self._handed += 1
+        key = f"{chunk.group}:chunk:{self._handed}"
+        self._chunks[key] = chunk
+        self._pool.submit([{"key": key, "candles": str(self._candles), **chunk.job}])
+
+    # -- from the pool to the table
+
+    def _hear(self, report: Report) -> None:
+        if report.key in self._chunks:
+            self._hear_chunk(report)
+        elif report.key in self._flights:
+            self._reports.append(report)
+            self._reported.set()
+
+    def _hear_chunk(self, report: Report) -> None:
+        chunk = self._chunks[report.key]
+        if not report.final:
+            if chunk.on_report:
+                chunk.on_report(report)
+            return
+        del self._chunks[report.key]
+        if chunk.future.done():
+            return
+        if report.type == "done":
+            chunk.future.set_result(dict(report.data))
+        elif report.type == "cancelled":
+            chunk.future.set_exception(Cancelled("the optimization was cancelled"))
+        elif report.type == "returned" or (report.type == "lost" and chunk.attempts < MAX_ATTEMPTS):
+            chunk.attempts += report.type == "lost"
+            self._waiting.put(chunk, first=True)
+            self._wanted.set()
+        else:
+            chunk.future.set_exception(WorkbenchError(str(report.data.get("error", "its worker process died twice"))))
+
+    async def _writing(self) -> None:
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            try:
+                await self._write()
+            except (WorkbenchError, OSError) as error:  # disk full or database away: keep the reports, try again
+                log.warning("reports have to wait: %s", error)
+                await asyncio.sleep(0.5)
+                self._reported.set()
+
+    async def _write(self) -> None:
+        """Write all reports at hand in one transaction. They are kept until that has succeeded."""
+        reports = self._reports[:]
+        if not reports:
+            return
+        by_key: dict[str, list[Report]] = {}
+        for report in reports:
+            by_key.setdefault(report.key, []).append(report)
+        done = [self._flights[key] for key, found in by_key.items()
+                if found[-1].type == "done" and key in self._flights]
+        if done:
+            await asyncio.to_thread(self._accept, done)
+        encoded = {id(report): encode(report.data) for report in reports if report.type in ("progress", "log", "metric")}
+        known = [(self._flights[key], found) for key, found in by_key.items() if key in self._flights]
+        dropped = await self._db.write(lambda connection: self._apply(connection, known, encoded))
+        del self._reports[: len(reports)]
+        self._forget([(key, self._flights[key]) for key, found in by_key.items()
+                      if found[-1].final and key in self._flights])
+        if dropped:
+            await asyncio.to_thread(_remove, dropped)
+        self._wanted.set()
+
+    def _accept(self, flights: Sequence[_Flight]) -> None:
+        """Give whole results their place. Only the server does this, so a process given up for dead cannot."""
+        for flight in flights:
+            target = self._results / flight.run_id
+            if flight.scratch.is_dir():
+                shutil.rmtree(target, ignore_errors=True)
+                flight.scratch.rename(target)
+
+    def _forget(self, ended: Sequence[tuple[str, _Flight]]) -> None:
+        for key, flight in ended:
+            del self._flights[key]
+            if self._key_of.get(flight.run_id) == key:
+                del self._key_of[flight.run_id]
+
+    def _apply(self, connection: Connection, batch: Sequence[tuple[_Flight, list[Report]]],
+               encoded: Mapping[int, Any]) -> list[Path]:
+        """Rows and events of many runs' reports; returns the folders that are of no use any more."""
+        rows = {row.id: row for row in connection.execute(
+            select(runs.c.id, runs.c.state, runs.c.attempts).where(runs.c.id.in_([f.run_id for f, _ in batch])))}
+        useless: list[Path] = []
+        for flight, reports in batch:
+            row = rows.get(flight.run_id)
+            if row is None or row.state in FINISHED:  # cancelled or deleted meanwhile
+                if reports[-1].final:
+                    useless += [flight.scratch, self._results / flight.run_id]
+                continue
+            final = self._apply_one(connection, row, reports, encoded)
+            if final and final != "done":
+                useless.append(flight.scratch)
+        return useless
+
+    def _apply_one(self, connection: Connection, row: Any, reports: Sequence[Report],
+                   encoded: Mapping[int, Any]) -> str:
+        values: dict[str, Any] = {}
+        state = row.state
+        items: list[tuple[str, Mapping[str, Any]]] = []
+        stream = stream_of(row.id)
+        final: Report | None = None
+        for report in reports:
+            if report.type == "started":
+                values |= {"state": "running", "started_at": times.micros(times.now())}
+                items.append(("state", {"state": "running", "previous_state": state, "error": None}))
+                state = "running"
+            elif report.final:
+                final = report
+                break
+            else:
+                items.append((report.type, encoded[id(report)]))
+                if report.type == "progress":
+                    values["progress"] = report.data["progress"]
+        if final is not None:
+            self._end(row, state, final, items, values)
+        self._events.append_many(connection, stream, items)
+        if values:
+            connection.execute(update(runs).where(runs.c.id == row.id).values(**values))
+        return final.type if final else ""
+
+    def _end(self, row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str, Any]]],
+             values: dict[str, Any]) -> None:
+        def become(new: str, error: str | None = None, **more: Any) -> None:
+            items.append(("state", {"state": new, "previous_state": state, "error": error}))
+            values.update(state=new, error=error, finished_at=times.micros(times.now()), **more)
+
+        def queue_again(message: str, attempts: int) -> None:
+            values.update(state="queued", progress=0.0, started_at=None, attempts=attempts)
+            if state == "queued":
+                items.append(("log", {"message": message}))
+            else:
+                items.append(("state", {"state": "queued", "previous_state": state, "message": message}))
+
+        if final.type == "done":
+            become("completed", metrics=encode(final.data.get("metrics", {})), progress=1.0)
+        elif final.type == "failed":
+            become("failed", str(final.data["error"]))
+        elif final.type == "cancelled":
+            become("cancelled")
+        elif final.type == "lost":
+            begun = final.data.get("begun", True)
+            strikes = self._strikes[row.id] = self._strikes.get(row.id, 0) + 1
+            if not begun and strikes < 3 and row.attempts < MAX_ATTEMPTS:
+                queue_again("The worker process died before the run began; queued again", row.attempts)
+            elif row.attempts < MAX_ATTEMPTS:
+                queue_again("The worker process died; queued again", row.attempts + 1)
+            else:
+                become("failed", "The worker process died twice while this run was computed "
+                                 "(out of memory, or a crash in native code)")
+        elif state != "queued":
+            queue_again("The pool went away; queued again", row.attempts)
+        if values.get("state") in FINISHED:
+            self._strikes.pop(row.id, None)
+
+    async def _recover(self) -> None:
+        """Runs that a former life left running are queued again once; the second time they fail."""
+
+        def work(connection: Connection) -> int:
+            left = connection.execute(select(runs.c.id, runs.c.attempts).where(
+                runs.c.state == "running", runs.c.kind == "backtest")).all()
+            for row in left:
+                if row.attempts < MAX_ATTEMPTS:
+                    change_state(connection, self._events, row.id, "queued", "running", message="server restarted",
+                                 progress=0.0, started_at=None, attempts=row.attempts + 1)
+                else:
+                    change_state(connection, self._events, row.id, "failed", "running", error="server restarted")
+            return len(left)
+
+        if count := await self._db.write(work):
+            log.warning("%d runs were running when the server stopped", count)
+        await asyncio.to_thread(_remove, [self._results / ".work"])
+
+
+def _batches(queue: Sequence[Any], room: int) -> list[list[Any]]:
+    """Up to `room` batches: single runs while they fit, else up to `BATCH` together; a run's second try goes alone."""
+    if room <= 0 or not queue:
+        return []
+    alone = [row for row in queue if row.attempts]
+    fresh = [row for row in queue if not row.attempts]
+    batches = [[row] for row in alone[:room]]
+    left = room - len(batches)
+    if left and fresh:
+        size = min(BATCH, -(-len(fresh) // left))
+        batches += [list(fresh[at : at + size]) for at in range(0, len(fresh), size)][:left]
+    return batches
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""Jobs for the pool's tests: small programs told by the spec's strategy, run in real worker processes."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import Invalid
+from engine.reporter import Reporter
+
+
+def nothing() -> None:
+    """A warm-up that costs nothing."""
+
+
+def do(job: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Behave as `params["act"]` says."""
+    params = job["spec"]["params"]
+    act = params.get("act", "quick")
+    reporter.progress(0.1, "Initializing real engine")
+    reporter.progress(0.3, "Loading market data")
+    folder = Path(job["results"]) if "results" in job else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "half").write_text("half")
+    trace = params.get("trace")
+    if trace:
+        with open(trace, "a") as file:
+            file.write(f"{job['run_id']} {os.getpid()}\n")
+    if act == "listen":
+        until = time.monotonic() + params.get("seconds", 30)
+        while time.monotonic() < until:
+            reporter.progress(0.5)
+            time.sleep(0.005)
+    elif act == "gate":
+        while not os.path.exists(params["gate"]):
+            reporter.progress(0.5)
+            time.sleep(0.005)
+    elif act == "deaf":
+        time.sleep(params.get("seconds", 60))
+    elif act == "invalid":
+        raise Invalid("no such thing", field="params.thing", remedy="leave it out")
+    elif act == "crash":
+        raise ZeroDivisionError("by zero \udc80\0")
+    elif act == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif act == "die_once":
+        mark = Path(params["mark"])
+        if not mark.exists():
+            mark.write_text("died")
+            time.sleep(0.1)  # so that its reports have left
+            os.kill(os.getpid(), signal.SIGKILL)
+    elif act == "hoard":
+        hoard = []
+        while True:
+            hoard.append(bytearray(os.urandom(1)) * (16 * 2**20))
+            time.sleep(0.005)
+    elif act == "chatty":
+        for step in range(20_000):
+            reporter.progress(0.3 + step / 40_000, f"bar {step}")
+        reporter.log("a log\udc80")
+        reporter.metric("nan", float("nan"))
+        reporter.metric("answer", 42)
+    reporter.progress(0.95, "Collecting engine results")
+    if folder:
+        (folder / "summary.json").write_text("{}")
+    return {"metrics": {"answer": float(params.get("answer", 42))}, "warnings": 0, "rows": {}}
