@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from engine.errors import Invalid
+from engine.errors import Invalid, Unavailable
 from server.store.encoding import decode, encode
 
 __all__ = ["LOCK", "database_url", "make_engine", "safe_text", "touch"]
@@ -61,6 +61,8 @@ def make_engine(url: URL, *, writing: bool, size: int, synchronous: str = "FULL"
         return engine
     options: dict[str, Any] = {"options": "-c timezone=UTC", "connect_timeout": 10, "application_name": "workbench"}
     if writing:
+        # Whoever holds the lock commits within milliseconds; if not, tell rather than wait for ever.
+        options["options"] += f" -c lock_timeout={int(max(patience, 10) * 1000)}"
         engine = create_engine(url, isolation_level="READ COMMITTED", connect_args=options, **common)
         event.listen(engine, "begin", _begin_with(f"SELECT pg_advisory_xact_lock({LOCK})"))
         return engine
@@ -69,10 +71,17 @@ def make_engine(url: URL, *, writing: bool, size: int, synchronous: str = "FULL"
 
 
 def touch(url: URL) -> None:
-    """Make the file of a SQLite database, and its folder, readable by their owner only: it holds token hashes."""
+    """Make the file of a SQLite database if it is missing, readable by its owner only: it holds token hashes.
+
+    Raises `Unavailable` when it cannot be made.
+    """
     path = Path(url.database or "")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise Unavailable(f"cannot make or open the database {path}: {error.strerror}",
+                          remedy="give the server's user the right to write there, or name another place") from error
 
 
 def _begin_with(statement: str) -> Callable[[Connection], None]:

@@ -6,14 +6,16 @@ So a subscriber is a position, not a queue: a slow one costs an integer, misses 
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, String, Text, bindparam, delete, func, insert, select
+from sqlalchemy import BigInteger, Connection, Delete, String, Text, bindparam, delete, func, insert, select
 
 from engine import times
-from engine.errors import Invalid, Unavailable
+from engine.errors import Invalid
 from engine.model import Event
 from server.store.database import Database, Subscriber
 from server.store.encoding import decode, encode
@@ -22,11 +24,13 @@ from server.store.tail import Tail
 
 __all__ = ["EventLog"]
 
+_logger: Final = logging.getLogger(__name__)
+
 _PAGE: Final = 1000
 _RETRY: Final = 0.5  # seconds before a failed look at the log is repeated
 
-_STREAM: Final = events.c.stream.type.length
-_TYPE: Final = events.c.type.type.length
+_STREAM: Final = 200  # characters, as the columns have
+_TYPE: Final = 64
 
 _NEXT: Final = func.coalesce(func.max(events.c.seq), 0)
 _APPEND: Final = insert(events).from_select(
@@ -78,7 +82,7 @@ class EventLog(Subscriber):
             _check(stream, type)
         instant = times.micros(at or times.now())
         last = connection.execute(_LAST_SEQ, {"stream": stream}).scalar_one()
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"stream": stream, "seq": seq, "type": type, "at": instant, "data": str(encode(data, field="data"))}
             for seq, (type, data) in enumerate(items, last + 1)
         ]
@@ -95,7 +99,7 @@ class EventLog(Subscriber):
 
     def delete(self, connection: Connection, stream: str) -> int:
         """Delete a stream inside a write; returns how many events it had."""
-        count = connection.execute(delete(events).where(events.c.stream == stream)).rowcount
+        count = _delete(delete(events).where(events.c.stream == stream), connection)
         self._db.stage(connection, stream)
         return count
 
@@ -171,8 +175,7 @@ class EventLog(Subscriber):
                                          events.c.seq < last).limit(chunk))
         total = 0
         while ids := (await self._db.read(lambda connection: connection.execute(old).scalars().all())):
-            statement = delete(events).where(events.c.id.in_(ids))
-            total += await self._db.write(lambda connection, s=statement: connection.execute(s).rowcount)
+            total += await self._db.write(partial(_delete, delete(events).where(events.c.id.in_(ids))))
         return total
 
     async def _present(self) -> int:
@@ -238,8 +241,9 @@ class EventLog(Subscriber):
                 self._behind = False
                 try:
                     await self._read_on()
-                except Unavailable:
+                except Exception as error:  # whatever it is, followers must not be forgotten
                     self._behind = True
+                    _logger.warning("cannot read the event log, trying again: %s", error)
                     await asyncio.sleep(_RETRY)
         finally:
             self._catching_up = None
@@ -286,6 +290,10 @@ def _check(stream: str, type: str) -> None:
     for field, value, most in (("stream", stream, _STREAM), ("type", type, _TYPE)):
         if not 0 < len(value) <= most:
             raise Invalid(f"has {len(value)} characters", field=field, remedy=f"use 1 to {most}")
+
+
+def _delete(statement: Delete, connection: Connection) -> int:
+    return connection.execute(statement).rowcount
 
 
 def _last_id(connection: Connection) -> int:

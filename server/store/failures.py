@@ -42,7 +42,7 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if isinstance(error, PoolTimeout):
         return Unavailable("all connections to the database are busy", remedy="repeat the request")
     if isinstance(error, DBAPIError):
-        origin = error.orig
+        origin: BaseException | None = error.orig
     elif type(error).__module__.partition(".")[0] in ("sqlite3", "psycopg"):
         origin = error
     else:

@@ -1,6 +1,7 @@
 """PostgreSQL's LISTEN: hears what other processes committed."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -9,6 +10,7 @@ from sqlalchemy import URL
 __all__ = ["CHANNEL", "Listener"]
 
 CHANNEL: Final = "workbench_events"
+_logger: Final = logging.getLogger(__name__)
 _PAUSE: Final = 0.5  # seconds before a lost connection is tried again
 
 
@@ -54,8 +56,8 @@ class Listener:
                     async for notification in connection.notifies():
                         if notification.payload != self._node:
                             self._heard()
-            except psycopg.Error:
-                pass
+            except psycopg.Error as error:
+                _logger.warning("cannot listen to other servers on the database, trying again: %s", error)
             finally:
                 self.listening.clear()
                 if not first.done():

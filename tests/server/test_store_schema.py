@@ -240,3 +240,10 @@ async def test_a_server_that_is_away_is_said_to_be() -> None:
     with pytest.raises(Unavailable, match="connection to the database was lost") as caught:
         await Database("postgresql://nobody@127.0.0.1:1/none").open()
     assert "PostgreSQL is running" in caught.value.remedy
+
+
+async def test_a_place_that_cannot_hold_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="cannot make or open the database") as caught:
+        await Database(tmp_path / "file" / "workbench.sqlite").open()
+    assert "name another place" in caught.value.remedy
