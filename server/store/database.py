@@ -140,11 +140,11 @@ class Database:
         writer.put(Job(work, future))
         return await future
 
-    def stage(self, connection: Connection, item: Any) -> None:
-        """Inside a write: hand `item` to the subscribers after the commit, and never if there is none."""
+    def stage(self, connection: Connection, *items: Any) -> None:
+        """Inside a write: hand `items` to the subscribers after the commit, and never if there is none."""
         writer = self._writer_of(connection)
         assert writer.transaction is not None
-        writer.transaction.staged.append(item)
+        writer.transaction.staged.extend(items)
 
     def subscribe(self, subscriber: "Subscriber") -> None:
         """Tell `subscriber` on the loop: `committed(items)`, `heard()` (another process committed), `closed()`."""

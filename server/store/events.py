@@ -78,7 +78,7 @@ class EventLog(Subscriber):
         """Add many events, (type, data) each, to one stream inside a write; much cheaper than one at a time."""
         if not items:
             return []
-        for type, _ in items:
+        for type in {type for type, _ in items}:
             _check(stream, type)
         instant = times.micros(at or times.now())
         last = connection.execute(_LAST_SEQ, {"stream": stream}).scalar_one()
@@ -89,12 +89,12 @@ class EventLog(Subscriber):
         connection.execute(insert(events), rows)
         ids = connection.execute(
             select(events.c.id).where(events.c.stream == stream, events.c.seq > last).order_by(events.c.seq)).scalars()
-        made = []
-        for id, row in zip(ids, rows, strict=True):
-            event = Event(id=id, stream=stream, seq=row["seq"], type=row["type"], at=times.instant(instant),
-                          data=decode(row["data"]))
-            self._db.stage(connection, (event, len(row["data"])))
-            made.append(event)
+        moment = times.instant(instant)
+        made = [
+            Event(id=id, stream=stream, seq=row["seq"], type=row["type"], at=moment, data=decode(row["data"]))
+            for id, row in zip(ids.all(), rows, strict=True)
+        ]
+        self._db.stage(connection, *((event, len(row["data"])) for event, row in zip(made, rows, strict=True)))
         return made
 
     def delete(self, connection: Connection, stream: str) -> int:
