@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import structlog
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, HTTPServerRequest
+from tornado.netutil import bind_sockets
 from tornado.routing import Router
 from tornado.web import Application
 
@@ -33,7 +34,7 @@ DIALECTS: Final[tuple[Any, ...]] = (pages, native, native_markets)
 
 LOGINS_A_MINUTE: Final = 10
 
-log = structlog.get_logger("workbench.server")
+log = logging.getLogger("workbench.server")
 
 
 class NotFoundHandler(BaseHandler):
@@ -76,7 +77,8 @@ class Server:
         return f"{self.local_url}/" + (f"login?token={token}" if token else "")
 
     async def start(self, *, listen: bool = True, compute: bool = True) -> None:
-        """Open the services and listen; without `compute` the pool stays down. Raises `Unavailable` when the address is taken or the database is away."""
+        """Open the services and listen; without `compute` the pool stays down. Raises `Unavailable` when the address
+        is taken or the database is away."""
         config = self.config
         self.services = await Services.open(config, compute=compute)
         try:
@@ -128,8 +130,6 @@ class Server:
         assert self._router is not None
         self._http = HTTPServer(self._router, **self.http_options())
         try:
-            from tornado.netutil import bind_sockets
-
             sockets = bind_sockets(self.config.port, self.config.host or None, backlog=1024)
         except (OSError, UnicodeError) as error:
             raise Unavailable(f"cannot listen on {self.config.host}:{self.config.port}: "
@@ -146,8 +146,8 @@ class Server:
             self._http.stop()
         context.close_streams()
         if not await context.settle(self.config.shutdown_timeout):
-            log.warning("stopping although requests are in flight", requests=len(context.in_flight),
-                        streams=len(context.streams))
+            log.warning("stopping although requests are in flight", extra={"facts": {
+                "requests": len(context.in_flight), "streams": len(context.streams)}})
         if self._http is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._http.close_all_connections(), 2.0)
@@ -192,7 +192,7 @@ async def serve(config: Config, extra: Extra | None = None) -> None:
     def on_signal(number: int) -> None:
         if stopped.is_set():
             sys.exit(128 + number)
-        log.info("stopping", signal=signal.Signals(number).name)
+        log.info("stopping", extra={"facts": {"signal": signal.Signals(number).name}})
         stopped.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,6 +7,7 @@ see it.
 """
 
 import asyncio
+import logging
 import re
 import tempfile
 import uuid
@@ -14,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import IO, Any, ClassVar, Final, TypeVar
 
 import orjson
-import structlog
 from pydantic import BaseModel, ValidationError
 from tornado.web import RequestHandler, stream_request_body
 
@@ -44,8 +44,8 @@ METHODS: Final = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 API_CSP: Final = "default-src 'none'; frame-ancestors 'none'"
 
-access_log = structlog.get_logger("workbench.access")
-log = structlog.get_logger("workbench.server")
+access_log = logging.getLogger("workbench.access")
+log = logging.getLogger("workbench.server")
 
 
 class Guarded(RequestHandler):
@@ -169,15 +169,17 @@ class Guarded(RequestHandler):
         route, status = self.route, self.get_status()
         self.context.metrics.answered(self.request.method if self.request.method in METHODS else "other",
                                       route.path if route else "none", status, seconds)
-        access_log.info("request", method=self.request.method, path=self.request.path[:500], status=status,
-                        ms=round(seconds * 1000, 2), ip=self.request.remote_ip, request_id=self.request_id,
-                        by=self.admission.principal.name if self.admission else None)
+        if access_log.isEnabledFor(logging.INFO):
+            access_log.info("request", extra={"facts": {
+                "method": self.request.method, "path": self.request.path[:500], "status": status,
+                "ms": round(seconds * 1000, 2), "ip": self.request.remote_ip, "request_id": self.request_id,
+                "by": self.admission.principal.name if self.admission else None}})
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         if isinstance(value, WorkbenchError) or failure_of(value).status < 500:
             return
-        log.error("unexpected error", request_id=self.request_id, method=self.request.method, path=self.request.path,
-                  exc_info=(typ, value, tb))
+        log.error("unexpected error", exc_info=value, extra={"facts": {
+            "request_id": self.request_id, "method": self.request.method, "path": self.request.path}})
 
     def render_failure(self, failure: Failure) -> Any:
         """The JSON of an error answer; dialects have their own."""
@@ -189,7 +191,8 @@ class Guarded(RequestHandler):
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
         if self._headers_written:
-            log.error("an error after the answer began", request_id=self.request_id, exc_info=error)
+            log.error("an error after the answer began", exc_info=error,
+                      extra={"facts": {"request_id": self.request_id}})
             if not self._finished and self.request.connection:
                 self.finish()
             return

@@ -6,11 +6,11 @@ most `BUFFER` bytes ahead; then it waits at its position, which costs nothing, a
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar, Final, Literal
 
-import structlog
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
 
@@ -28,7 +28,7 @@ TURN: Final = 500  # events sent before others get their turn
 CACHED: Final = 4096  # encoded events kept
 PING: Final = 30.0
 
-log = structlog.get_logger("workbench.streams")
+log = logging.getLogger("workbench.streams")
 
 
 class UpgradeRequired(WorkbenchError):
@@ -134,7 +134,8 @@ class StreamHandler(Guarded, WebSocketHandler):
         except WorkbenchError as error:
             self.shut(1008, error.message)
         except Exception as error:
-            log.error("a stream broke", path=self.request.path, request_id=self.request_id, exc_info=error)
+            log.error("a stream broke", exc_info=error, extra={"facts": {
+                "path": self.request.path, "request_id": self.request_id}})
             self.shut(1011, "something went wrong inside the workbench")
         finally:
             self.context.metrics.frames.inc(sent)
