@@ -1,5 +1,6 @@
 """Fixtures that several areas use."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -41,7 +42,9 @@ def postgres_server() -> Iterator[str]:
             del os.environ["XDG_RUNTIME_DIR"]
         else:
             os.environ["XDG_RUNTIME_DIR"] = before
-    server = get_server(folder / "data", cleanup_mode="stop")
+    with (Path(tempfile.gettempdir()) / "workbench-pg.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # sessions that start together must not both make the system user
+        server = get_server(folder / "data", cleanup_mode="stop")
     try:
         server.psql("ALTER SYSTEM SET fsync = off")  # durability of PostgreSQL is not ours to test
         server.psql("SELECT pg_reload_conf()")
