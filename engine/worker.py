@@ -177,7 +177,7 @@ def _outcome(job: Mapping[str, Any], reporter: Reporter,
 
 
 def warm_up() -> None:
-    """Import what every backtest needs and run a tiny one, so that the first run of a person is as quick as the rest."""
+    """Import what every backtest needs and run a tiny one, so that a first run is as quick as the rest."""
     import tempfile
 
     import numpy as np

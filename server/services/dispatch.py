@@ -302,7 +302,8 @@ class Dispatcher:
                 if found[-1].type == "done" and key in self._flights]
         if done:
             await asyncio.to_thread(self._accept, done)
-        encoded = {id(report): encode(report.data) for report in reports if report.type in ("progress", "log", "metric")}
+        encoded = {id(report): encode(report.data) for report in reports
+                   if report.type in ("progress", "log", "metric")}
         known = [(self._flights[key], found) for key, found in by_key.items() if key in self._flights]
         dropped = await self._db.write(lambda connection: self._apply(connection, known, encoded))
         del self._reports[: len(reports)]

@@ -1,7 +1,7 @@
 """Runs: submitted, listed, followed, cancelled, deleted. The one way to have something computed.
 
-A run is durable before `submit` returns. Cancelling is final at once: the run is cancelled in the table, and the pool is
-told to let go of it, which it does within its grace time; what it reports after that is dropped.
+A run is durable before `submit` returns. Cancelling is final at once: the run is cancelled in the table, and the pool
+is told to let go of it, which it does within its grace time; what it reports after that is dropped.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ class Runs:
         return made
 
     def check(self, spec: BacktestSpec) -> None:
-        """Raise `Invalid` with every reason known before computing why this backtest cannot work. Blocks (reads disk)."""
+        """Raise `Invalid` with every reason known now why this backtest cannot work. Blocks (reads the disk)."""
         from engine import strategies
 
         problems: list[Problem] = []
