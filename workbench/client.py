@@ -68,6 +68,13 @@ class AsyncClient:
         self._http = Transport(url, headers=sent, timeout=timeout)
         self._known: dict[str, list[dict[str, Any]]] = {}
 
+    def speaking_as(self, headers: Mapping[str, str]) -> "AsyncClient":
+        """A client with other credentials over the same connections."""
+        other = AsyncClient(self.url)
+        other._http = self._http.speaking_as({"Accept": "application/json", **headers})
+        other._known = self._known
+        return other
+
     @property
     def url(self) -> str:
         """Where the server is, without a slash at the end."""

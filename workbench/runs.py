@@ -183,7 +183,7 @@ class Run(_Handle):
 
         if not pn.extension._loaded:
             pn.extension("tabulator", inline=True)
-        return Report(self._client.asynchronous, self.id)
+        return Report(self)
 
     def plot(self) -> Any:
         """Cumulative return against the benchmark (HoloViews)."""
@@ -323,7 +323,7 @@ class Comparison:
         """The comparison as a Panel view."""
         from workbench.views.compare import Compare
 
-        return Compare(self._client.asynchronous, [run.id for run in self.runs])
+        return Compare(self.runs)
 
     def __repr__(self) -> str:
         return f"<Comparison of {', '.join(self.labels)}>"

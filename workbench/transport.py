@@ -4,6 +4,7 @@ import asyncio
 import random
 import weakref
 from collections.abc import Mapping, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -62,6 +63,12 @@ class Transport:
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
             weakref.WeakKeyDictionary())
 
+    def speaking_as(self, headers: Mapping[str, str]) -> "Transport":
+        """The same connections with other credentials."""
+        other = Transport(self.url, headers=headers, timeout=self.timeout, attempts=self.attempts)
+        other._clients = self._clients
+        return other
+
     @property
     def local(self) -> bool:
         """Whether the server is on this machine, where no proxy belongs in between."""
@@ -71,8 +78,10 @@ class Transport:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None or client.is_closed:
+            # No cookies are kept: connections may serve several people, and credentials are ours to give.
             client = httpx.AsyncClient(
-                base_url=self.url, headers=self.headers, timeout=self.timeout, trust_env=not self.local,
+                base_url=self.url, timeout=self.timeout, trust_env=not self.local,
+                verify=self.url.startswith("https:"), cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 limits=httpx.Limits(max_connections=20, max_keepalive_connections=10))
             self._clients[loop] = client
         return client
@@ -80,7 +89,7 @@ class Transport:
     async def request(self, method: str, path: str, *, params: Params | None = None, json: Any = None,
                       content: bytes | None = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """One request, tried again when that is safe; raises the exception that the answer means."""
-        sent = dict(headers or {})
+        sent = {**self.headers, **(headers or {})}
         if json is not None:
             content = orjson.dumps(json, option=orjson.OPT_SERIALIZE_NUMPY)
             sent["Content-Type"] = "application/json"

@@ -1,0 +1,209 @@
+"""Candles: what is stored, how good it is, how it looks, and how to bring in more."""
+
+import html
+from typing import Any, Final
+
+import panel as pn
+
+from engine import times
+from engine.errors import Invalid
+from engine.model import Market
+from workbench.views.base import PageView, markup, on_page
+from workbench.views.new_backtest import _CARD, RESOLUTIONS, _cell
+
+TYPES: Final = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "pq": "application/vnd.apache.parquet",
+                "json": "application/json", "arrow": "application/vnd.apache.arrow.stream",
+                "txt": "text/csv"}
+LARGEST: Final = 64 * 2**20
+POINTS: Final = 1500
+
+
+def day(value: Any) -> str:
+    """An instant (text or microseconds) as `2023-01-31 14:30`, without the time at midnight."""
+    text = times.iso(times.parse(value) if not isinstance(value, int) else value)[:16].replace("T", " ")
+    return text.removesuffix(" 00:00")
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+class Markets(PageView):
+    """`/markets`: the datasets, one of them in detail, and the import."""
+
+    def build(self) -> Any:
+        self._items: list[dict[str, Any]] = []
+        self._list = markup('<section class="card"><p class="muted">Loading …</p></section>')
+        self._detail = pn.Column(sizing_mode="stretch_width", margin=0, visible=False, styles={"gap": "12px"})
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
+        self._file = pn.widgets.FileDropper(multiple=False, max_file_size=f"{LARGEST // 2**20}MB", height=96,
+                                            chunk_size=4 * 2**20, **wide)
+        self._exchange = pn.widgets.TextInput(name="Exchange", placeholder="nasdaq", **wide)
+        self._asset = pn.widgets.TextInput(name="Asset", placeholder="AAPL", **wide)
+        self._currency = pn.widgets.TextInput(name="Currency", value="USD", **wide)
+        self._resolution = pn.widgets.Select(name="Bars of", options=list(RESOLUTIONS), value="1d", **wide)
+        self._overwrite = pn.widgets.Checkbox(name="replace bars that are already there", margin=0)
+        self._import = pn.widgets.Button(name="Import", button_type="primary", width=110, margin=0, disabled=True)
+        self._import.on_click(self._imported)
+        self._state = markup("")
+        self._file.param.watch(self._dropped, "value")
+        form = pn.Column(
+            markup('<h2>Import candles</h2><p class="muted">A CSV or Parquet file with <code>timestamp</code> (or '
+                   '<code>date</code>, or <code>start</code> in unix seconds), <code>open, high, low, close, volume'
+                   '</code>. Larger files: <code>workbench import FILE</code>.</p>'),
+            self._file, pn.FlexBox(*(_cell(widget, 110) for widget in (
+                self._exchange, self._asset, self._currency, self._resolution)), gap="8px 12px", margin=0),
+            self._overwrite, self._import, self._state, sizing_mode="stretch_width", margin=0,
+            styles={**_CARD, "gap": "10px"})
+        return pn.Column(markup("<h1>Markets</h1>"), pn.FlexBox(
+            _cell(pn.Column(self._list, sizing_mode="stretch_width", margin=0), 480, grow=3), _cell(form, 320, grow=2),
+            gap="12px", align_items="flex-start", sizing_mode="stretch_width", margin=0), self._detail,
+            sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
+
+    async def load(self) -> None:
+        await self._show()
+        wanted = (self.query.get("market", ""), self.query.get("resolution", ""))
+        if wanted[0]:
+            await self._show_detail(*wanted)
+
+    async def _show(self) -> None:
+        self._items = await self.client.markets()
+        if not self._items:
+            self._list.object = ('<section class="card empty"><h2>No candles yet</h2><p>Drop a file on the right, or '
+                                 'type <code>workbench import FILE --exchange E --asset A --currency C</code>, or '
+                                 'start the server with <code>--demo</code>.</p></section>')
+            return
+        chosen = (self.query.get("market"), self.query.get("resolution"))
+        rows = "".join(
+            f'<tr{" aria-current=true" if (entry["market"], str(entry["resolution"])) == chosen else ""}>'
+            f'<td class="name"><a href="/markets?market={html.escape(entry["market"])}&amp;resolution='
+            f'{html.escape(str(entry["resolution"]))}">{html.escape(entry["market"])}</a></td>'
+            f'<td>{html.escape(str(entry["resolution"]))}</td><td>{day(entry["first"])}</td><td>{day(entry["last"])}</td>'
+            f'<td class="num">{entry["rows"]:,}</td><td class="num">{size(entry.get("bytes") or 0)}</td></tr>'
+            for entry in self._items)
+        self._list.object = (
+            f'<section class="card"><h2>{len(self._items):,} dataset{"s" if len(self._items) != 1 else ""}</h2>'
+            '<div class="scroll" style="max-height:520px;overflow-y:auto"><table><thead><tr><th scope="col">Market</th>'
+            '<th scope="col">Bars of</th><th scope="col">First</th><th scope="col">Last</th>'
+            '<th scope="col" class="num">Rows</th><th scope="col" class="num">Size</th></tr></thead>'
+            f"<tbody>{rows}</tbody></table></div></section>")
+
+    async def _show_detail(self, market: str, resolution: str) -> None:
+        known = [str(entry["resolution"]) for entry in self._items if entry["market"] == market]
+        resolution = resolution or (known[0] if known else "1d")
+        quality = await self.client.quality(market, resolution)
+        candles = await self.client.candles(market, resolution, points=POINTS)
+        remove = pn.widgets.Button(name="Delete this dataset", button_type="danger", width=160, margin=0)
+        sure = pn.widgets.Button(name="Really delete it", button_type="danger", width=140, margin=0, visible=False)
+        remove.on_click(lambda _event: sure.param.update(visible=not sure.visible))
+
+        async def delete(_event: Any) -> None:
+            if await self.guarded(self.client.delete_candles(market, resolution)):
+                self.visit("/markets")
+
+        sure.on_click(delete)
+        self._detail[:] = [
+            pn.Column(markup(
+                f'<div class="head"><h2>{html.escape(market)} · bars of {html.escape(resolution)}</h2>'
+                f'<a class="button" href="/new?market={html.escape(market)}">Backtest on it</a></div>'),
+                pn.pane.Bokeh(chart(candles, self.look), sizing_mode="stretch_width", margin=0, theme=None),
+                sizing_mode="stretch_width", margin=0, styles=_CARD),
+            pn.Column(markup(_quality(quality)), pn.FlexBox(remove, sure, gap="8px", margin=(10, 0, 0, 0)),
+                      sizing_mode="stretch_width", margin=0, styles=_CARD)]
+        self._detail.visible = True
+
+    def _dropped(self, event: Any) -> None:
+        """A file's name often says what it holds: `nasdaq_AAPL_USD_1d.csv`, `AAPL-USD.csv`."""
+        self._state.object = ""
+        names = list(event.new or {})
+        self._import.disabled = not names
+        if not names:
+            return
+        stem = names[0].rpartition(".")[0]
+        parts = [part for part in stem.replace("-", "_").split("_") if part]
+        if len(parts) >= 3 and not self._exchange.value:
+            self._exchange.value = parts[0]
+        if parts and not self._asset.value:
+            self._asset.value = (parts[1] if len(parts) >= 3 else parts[0]).upper()
+        if len(parts) >= 2 and len(parts[-1]) in (2, 3):
+            try:
+                self._resolution.value = times.resolution_name(times.resolution(parts[-1]))
+            except Exception:  # a name that says nothing about the bars
+                return
+
+    @on_page
+    async def _imported(self, _event: Any) -> None:
+        for widget, field in ((self._exchange, "exchange"), (self._asset, "asset"), (self._currency, "currency")):
+            if not widget.value.strip():
+                raise Invalid("this is missing", field=field, remedy="say which market these candles are of")
+        market = Market(self._exchange.value.strip(), self._asset.value.strip(), self._currency.value.strip())
+        (name, body), *_ = self._file.value.items()
+        kind = name.rpartition(".")[2].lower()
+        if kind not in TYPES:
+            raise Invalid(f"{name} is not a file of candles", field="file", remedy="use .csv, .parquet or .json")
+        self._import.disabled = True
+        self._state.object = '<div role="status" class="muted">Storing …</div>'
+        try:
+            data = body.encode() if isinstance(body, str) else bytes(body)
+            report = await self.client.upload_bytes(data, TYPES[kind], market, self._resolution.value,
+                                                    overwrite=self._overwrite.value)
+        except BaseException:
+            self._state.object = ""
+            raise
+        finally:
+            self._import.disabled = False
+        told = ", ".join(f"{report[key]:,} {key}" for key in ("added", "kept", "replaced") if report.get(key))
+        link = f"/markets?market={html.escape(market.key)}&amp;resolution={self._resolution.value}"
+        self._state.object = (f'<div role="status" class="good">{html.escape(market.key)}: {told or "nothing new"}. '
+                              f'<a href="{link}">Look at it</a></div>')
+        await self._show()
+
+
+def _quality(report: dict[str, Any]) -> str:
+    gaps = report.get("gaps") or []
+    bad = report.get("bad_bars", report.get("bad", 0)) or 0
+    bad_count = len(bad) if isinstance(bad, list) else int(bad)
+    duplicates = int(report.get("duplicates") or 0)
+    sound = not gaps and not bad_count and not duplicates
+    verdict = ('<span class="gain"><b>sound</b>: no gaps, duplicates or bad bars</span>' if sound else
+               '<span class="loss"><b>look closer</b></span>')
+    coverage = report.get("coverage", report.get("session_coverage"))
+    facts = [("Verdict", verdict), ("Rows", f"{report.get('rows', 0):,}"),
+             ("Range", f"{day(report['first'])} – {day(report['last'])}" if report.get("first") is not None else "—"),
+             ("Gaps", f"{len(gaps):,}"), ("Bad bars", f"{bad_count:,}"), ("Duplicates", f"{duplicates:,}"),
+             ("Bars without volume", f"{int(report.get('zero_volume') or 0):,}"),
+             ("Session coverage", "—" if coverage is None else f"{float(coverage):.2%}"),
+             ("Calendar", html.escape(str(report.get("calendar") or "—"))),
+             ("Periods per year", f"{float(report.get('periods_per_year') or 0):,.2f}")]
+    if report.get("fingerprint"):
+        facts.append(("Fingerprint", f"<code>{html.escape(str(report['fingerprint']))}</code>"))
+    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    table = ""
+    if gaps:
+        rows = "".join(f"<tr><td>{day(gap['start'])}</td><td>{day(gap['end'])}</td>"
+                       f'<td class="num">{int(gap["missing"]):,}</td></tr>' for gap in gaps[:50])
+        table = (f"<details><summary>Gaps{' (first 50)' if len(gaps) > 50 else ''}</summary><table><thead><tr>"
+                 '<th scope="col">From</th><th scope="col">To</th><th scope="col" class="num">Missing bars</th></tr>'
+                 f"</thead><tbody>{rows}</tbody></table></details>")
+    return f'<h2>Quality</h2><dl class="facts">{listed}</dl>{table}'
+
+
+def chart(candles: dict[str, Any], look: Any) -> Any:
+    """A line of closes, zoomable."""
+    import numpy as np
+    from bokeh.models import HoverTool
+    from bokeh.plotting import figure
+
+    at = candles["time"].astype("datetime64[us]").astype("datetime64[ms]")
+    picture = figure(height=280, sizing_mode="stretch_width", x_axis_type="datetime", output_backend="canvas",
+                     tools="xpan,xwheel_zoom,xbox_zoom,reset", active_drag="xbox_zoom")
+    picture.line(at, np.asarray(candles["close"], float), color=look.strategy, line_width=1.6)
+    picture.add_tools(HoverTool(tooltips=[("", "@x{%F %H:%M}"), ("close", "@y{0,0.[0000]}")],
+                                formatters={"@x": "datetime"}, mode="vline"))
+    look.dress(picture)
+    return picture

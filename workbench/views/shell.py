@@ -1,0 +1,50 @@
+"""The frame around every page: navigation, theme, skip link; and the page's view within it."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final
+
+import panel as pn
+from panel.theme import DarkTheme, DefaultTheme
+
+from workbench.client import AsyncClient
+from workbench.pages import PAGES, Page
+from workbench.theme import style
+from workbench.views.base import Face, variables
+
+_HERE: Final = Path(__file__).parent
+_PAGE: Final = (_HERE / "page.html").read_text()
+_CSS: Final = (_HERE / "page.css").read_text()
+_JS: Final = (_HERE / "page.js").read_text()
+
+
+def prepare() -> None:
+    """Import the views of the pages that are opened first, so that nobody waits for them."""
+    pn.extension("tabulator")
+    for page in PAGES:
+        if page.label:
+            page.load()
+
+
+def render(page: Page, client: AsyncClient, theme: str, *, can_leave: bool) -> Any:
+    """The template of one page session. Data are fetched after the browser is connected."""
+    look = style(theme)
+    pn.config.theme = "dark" if look.dark else "default"
+    if page.extensions:
+        pn.extension(*page.extensions)
+    query = {name: values[0].decode("utf-8", "replace") for name, values in pn.state.session_args.items() if values}
+    view = page.load()(client, query, look)
+    template = pn.Template(_PAGE, theme=DarkTheme if look.dark else DefaultTheme, design=Face)
+    template.add_panel("main", pn.panel(view))
+    template.add_variable("page_css", variables(look) + _CSS)
+    template.add_variable("page_js", _JS)
+    template.add_variable("look", look)
+    template.add_variable("can_leave", can_leave)
+    template.add_variable("html_attrs", f'data-theme="{look.name}"')
+    template.add_variable("navigation", [
+        {"href": entry.path, "label": entry.label, "current": entry is page} for entry in PAGES if entry.label])
+    pn.state.onload(view.start)
+    loop = asyncio.get_running_loop()
+    # The last moment at which a session is known; its tasks belong to this loop.
+    pn.state.on_session_destroyed(lambda _context: loop.call_soon_threadsafe(view.close))
+    return template
