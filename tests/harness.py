@@ -22,7 +22,7 @@ __all__ = ["ServerProcess", "running_server", "until", "wait_until"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 10.0, message: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = 30.0, message: str = "") -> Any:
     """Call `condition` until it gives something true, and return that; fail with `message` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.001
@@ -35,7 +35,7 @@ def wait_until(condition: Callable[[], Any], timeout: float = 10.0, message: str
         pause = min(pause * 1.5, 0.05)
 
 
-async def until(condition: Callable[[], Any | Awaitable[Any]], timeout: float = 10.0, message: str = "") -> Any:
+async def until(condition: Callable[[], Any | Awaitable[Any]], timeout: float = 30.0, message: str = "") -> Any:
     """`wait_until` for coroutines: the loop goes on meanwhile; `condition` may itself be a coroutine function."""
     deadline = time.monotonic() + timeout
     pause = 0.001

@@ -56,7 +56,7 @@ class Held:
 
     def _hold(self, _: Connection) -> None:
         self._inside.set()
-        assert self._go.wait(10)
+        assert self._go.wait(60)
 
 
 async def test_a_write_gives_back_its_value_and_is_there_for_reads(database: Database) -> None:
@@ -150,7 +150,7 @@ async def test_a_read_sees_one_moment(database: Database) -> None:
         count = select(func.count()).select_from(tokens)
         first = connection.execute(count).scalar_one()
         counted.set()
-        assert written.wait(10)
+        assert written.wait(60)
         return first, connection.execute(count).scalar_one()
 
     reading = asyncio.create_task(database.read(twice))
