@@ -5,13 +5,13 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, HTTPServerRequest
-from tornado.netutil import bind_sockets
 from tornado.routing import Router
 from tornado.web import Application
 
@@ -130,7 +130,7 @@ class Server:
         assert self._router is not None
         self._http = HTTPServer(self._router, **self.http_options())
         try:
-            sockets = bind_sockets(self.config.port, self.config.host or None, backlog=1024)
+            sockets = _bind(self.config.host, self.config.port)
         except (OSError, UnicodeError) as error:
             raise Unavailable(f"cannot listen on {self.config.host}:{self.config.port}: "
                               f"{getattr(error, 'strerror', None) or error}",
@@ -152,6 +152,28 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._http.close_all_connections(), 2.0)
         await self.services.close()
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on all addresses of a name, all on one port. Raises `OSError`, and leaves none open then."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(sorted(found, key=lambda entry: entry[0])):
+            made = socket.socket(family, kind, protocol)
+            sockets.append(made)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.setblocking(False)
+            made.bind((address[0], sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port,
+                       *address[2:]))
+            made.listen(1024)
+    except OSError:
+        for made in sockets:
+            made.close()
+        raise
+    return sockets
 
 
 class _PortRouter(Router):

@@ -18,13 +18,13 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from tornado.web import RequestHandler, stream_request_body
 
-from engine.errors import Busy, Forbidden, TooLarge, Unauthenticated, WorkbenchError
+from engine.errors import Busy, Forbidden, TooLarge, Unauthenticated, Unavailable, WorkbenchError
 from engine.model import Principal
 from engine.spec import invalid
 from server.auth import Admission, Carrier
 from server.dialects.context import Context
 from server.dialects.encoding import accepts_gzip, compress, dumps
-from server.dialects.failures import Failure, Malformed, failure_of
+from server.dialects.failures import Failure, Malformed, MethodNotAllowed, failure_of
 from server.dialects.routes import Route
 from server.limits import Allowance
 from server.services import Services
@@ -89,6 +89,11 @@ class Guarded(RequestHandler):
         method = self.request.method or ""
         return self.operations.get(method) or (self.operations.get("GET") if method == "HEAD" else None)
 
+    @property
+    def allowed(self) -> str:
+        """The methods that are possible here, as the Allow header has them."""
+        return ", ".join(sorted({*self.operations, "OPTIONS", *(["HEAD"] if "GET" in self.operations else [])}))
+
     def set_default_headers(self) -> None:
         headers = {
             "Server": "workbench", "X-Request-ID": self.request_id, "X-Content-Type-Options": "nosniff",
@@ -115,7 +120,7 @@ class Guarded(RequestHandler):
         refusal: WorkbenchError | None = None
         try:
             self.admission = await context.authenticator.identify(self.request, self.carriers)
-        except Unauthenticated as error:
+        except (Unauthenticated, Unavailable) as error:  # unavailable: the database cannot say; health must still answer
             refusal = error if route.auth is not None else None
         if not route.unmetered:
             client = self.admission.principal.token_id if self.admission else ""
@@ -139,11 +144,10 @@ class Guarded(RequestHandler):
                        "requests a minute")
 
     def _check_method(self) -> None:
-        allowed = sorted({*self.operations, "OPTIONS", *(["HEAD"] if "GET" in self.operations else [])})
-        self.lasting_header("Allow", ", ".join(allowed))
+        self.lasting_header("Allow", self.allowed)
         if self.request.method != "OPTIONS":
             raise MethodNotAllowed(f"{(self.request.method or '')[:20]} is not possible here",
-                                   remedy="use " + ", ".join(allowed))
+                                   remedy="use " + self.allowed)
 
     def _answer_origin(self) -> None:
         """Let pages of the origins that the settings name read answers; others are left to the browser's rule."""
@@ -206,6 +210,8 @@ class Guarded(RequestHandler):
     def _failure_body(self, failure: Failure) -> bytes:
         self.clear()
         self.set_status(failure.status)
+        if failure.status == 405:
+            self.set_header("Allow", self.allowed)
         for name, value in failure.headers.items():
             if name not in self._headers:
                 self.set_header(name, value)
@@ -217,10 +223,6 @@ class Guarded(RequestHandler):
 
     def check_xsrf_cookie(self) -> None:
         """Nothing to do: `Origins.check_write` guards what comes with a cookie."""
-
-
-class MethodNotAllowed(WorkbenchError):
-    code = "method_not_allowed"
 
 
 @stream_request_body

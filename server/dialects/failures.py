@@ -11,7 +11,7 @@ from tornado.web import HTTPError
 from engine import errors
 from engine.errors import Problem
 
-__all__ = ["STATUSES", "Failure", "Malformed", "UnsupportedMedia", "failure_of"]
+__all__ = ["STATUSES", "Failure", "Malformed", "MethodNotAllowed", "UnsupportedMedia", "UpgradeRequired", "failure_of"]
 
 
 class Malformed(errors.Invalid):
@@ -26,10 +26,23 @@ class UnsupportedMedia(errors.Invalid):
     code = "unsupported_media_type"
 
 
+class MethodNotAllowed(errors.WorkbenchError):
+    """The path is there, but not for this method."""
+
+    code = "method_not_allowed"
+
+
+class UpgradeRequired(errors.WorkbenchError):
+    """The path is a WebSocket, and this request is not one."""
+
+    code = "upgrade_required"
+
+
 STATUSES: Final[tuple[tuple[type[errors.WorkbenchError], int], ...]] = (
     (Malformed, 400), (UnsupportedMedia, 415), (errors.Invalid, 422), (errors.Unauthenticated, 401),
     (errors.Forbidden, 403), (errors.NotFound, 404), (errors.Conflict, 409), (errors.TooLarge, 413),
     (errors.Busy, 429), (errors.Unavailable, 503), (errors.Cancelled, 409),
+    (MethodNotAllowed, 405), (UpgradeRequired, 426),
 )
 _UNEXPECTED: Final = "something went wrong inside the workbench"
 _CODES: Final = {400: "malformed", 401: "unauthenticated", 413: "too_large", 422: "invalid", 429: "busy",

@@ -19,6 +19,7 @@ from engine.model import Event
 from server.dialects.base import Guarded
 from server.dialects.context import Context
 from server.dialects.encoding import dumps
+from server.dialects.failures import UpgradeRequired
 from server.dialects.routes import Route
 
 __all__ = ["StreamHandler", "frame_of"]
@@ -29,10 +30,6 @@ CACHED: Final = 4096  # encoded events kept
 PING: Final = 30.0
 
 log = logging.getLogger("workbench.streams")
-
-
-class UpgradeRequired(WorkbenchError):
-    code = "upgrade_required"
 
 
 class StreamHandler(Guarded, WebSocketHandler):
