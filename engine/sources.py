@@ -1,11 +1,11 @@
-"""Where a GlowBack run's bars come from: CSV files, made sample data, or the candle store; and what is wrong with them.
+"""Bars from elsewhere than the candle store, CSV files and made sample data, and what GlowBack says about bars.
 
-Bars of the first two are cut to four decimals, as the original stores them; the store's own bars are taken as they are.
+Both are cut to four decimals, as the original stores them; the store's own bars are taken as they are.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,9 @@ import numpy as np
 from engine import times
 from engine.candle_store import CandleStore
 from engine.candles import Candles
-from engine.errors import Invalid, NotFound, WorkbenchError
+from engine.errors import Invalid, NotFound, Problem, WorkbenchError
 from engine.model import Market
+from engine.spec import BacktestSpec
 
 SUFFIX: Final = {86_400: "1d", 3_600: "1h", 60: "1m"}
 NAMES: Final = {86_400: "day", 3_600: "hour", 60: "minute"}
@@ -125,8 +126,8 @@ def market_of(symbol: str, exchange: str, currency: str) -> Market:
     return Market(exchange, asset, currency)
 
 
-def load(source: str, symbol: str, *, resolution: int, start: int, end: int, currency: str = "USD",
-         folder: Path | None = None, root: Path | None = None, store: CandleStore | None = None) -> Dataset:
+def dataset(source: str, symbol: str, *, resolution: int, start: int, end: int, currency: str = "USD",
+            folder: Path | None = None, root: Path | None = None, store: CandleStore | None = None) -> Dataset:
     """The bars of `symbol` with start <= time <= end (microseconds) from "csv", "sample" or "store".
 
     `folder` holds the CSV files, which must lie below `root` (links followed; default: the folder itself).
@@ -144,6 +145,32 @@ def load(source: str, symbol: str, *, resolution: int, start: int, end: int, cur
         raise no_data(symbol, start, end, "there is no candle store")
     market = market_of(symbol, source, currency)
     return _dataset(symbol, market, resolution, columns, source)
+
+
+def load(spec: BacktestSpec, store: CandleStore) -> list[Candles]:
+    """The candles of every market of a spec whose source is "csv" or "sample", for the other fill models.
+
+    A market's asset is the symbol. Raises `Invalid` with one problem for every market without bars.
+    """
+    if spec.start_micros is None or spec.end_micros is None:
+        raise Invalid("start and end are needed", field="start" if spec.start_micros is None else "end",
+                      remedy="made data and CSV files have no range of their own")
+    if spec.resolution_seconds not in SUFFIX:
+        raise Invalid(f"{spec.source} has no bars of {spec.resolution}", field="resolution", remedy="use 1d, 1h or 1m")
+    root = spec.fill_options.get("csv_root")
+    candles, problems = [], []
+    for position, key in enumerate(spec.markets):
+        try:
+            market = Market.parse(key)
+            found = dataset(spec.source, market.asset, resolution=spec.resolution_seconds, start=spec.start_micros,
+                            end=spec.end_micros, folder=Path(spec.source_path) if spec.source_path else None,
+                            root=Path(root) if root else None, store=store)
+            candles.append(replace(found.candles, market=market))
+        except NoData as error:
+            problems.append(Problem(f"markets.{position}", error.message, error.why))
+    if problems:
+        raise Invalid(str(problems[0]), field=problems[0].field, problems=problems)
+    return candles
 
 
 def no_data(symbol: str, start: int, end: int, why: str = "") -> NoData:
@@ -348,7 +375,7 @@ def sample(symbol: str, resolution: int, start: int, end: int) -> dict[str, np.n
     if n <= 0:
         raise empty_range(symbol, start, end)
     if n > MOST_BARS:
-        raise Invalid(f"{n} bars are too many", field="end_date", remedy="ask for a shorter range or a coarser resolution")
+        raise Invalid(f"{n} bars are too many", field="end_date", remedy="ask for a shorter range or coarser bars")
     closes = np.empty(n + 1, np.int64)
     closes[0] = price = round(SAMPLE_PRICES[name] * 10_000)
     state = 12_345

@@ -1,166 +1,215 @@
-"""GlowBack's fill model: a clock of whole days, volume-capped market orders, latency in bars.
+"""One GlowBack backtest from its spec to everything its report needs.
 
-One step a day from the start of the range, at any resolution: gather the bars of the day; try the open orders; mark;
-settle calls; call the strategy once for every bar of the day; close the day; write the equity point. An order is first
-tried on the next day that has a bar of its symbol, at the open of the bar `L` after that day's first one, where L is
-the latency in bars, rounded up. The default latency of 100 ms makes L = 1: the price is that of the *following* bar
-while the fill is booked today. The option `latency_rule="strict"` corrects that: the first bar of the day that opens
-L milliseconds or more after the day's first one fills the order, the day's last bar at the latest; a bar of a later day
-never does.
+Words of `BacktestSpec.fill_options` (all optional; a spec without them runs its own markets from the store):
+
+    symbols        the symbols as they were asked for, in order, possibly repeated
+    start, end     the range as instants, when the spec cannot hold it (end before start)
+    resolution     the resolution as it was asked for; only day, hour and minute run
+    strategy_params  parameters as they came, of any JSON type
+    commission_bps, slippage_bps, latency_ms, latency_rule  see `engine.fills.glowback_clock.Terms`
+    csv_root       the folder that CSV files must not lead out of
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from engine import times
-from engine.errors import Invalid
-from engine.fills.glowback_ledger import Costs, Ledger, whole_bps
-from engine.fills.glowback_strategies import WINDOW, CoveredCall, Strategy
+from engine.candle_store import CandleStore
+from engine.errors import Invalid, WorkbenchError
+from engine.fills.glowback_clock import Bars, Simulation, Terms, simulate
+from engine.fills.glowback_report import figures
+from engine.fills.glowback_strategies import make, read_parameters
+from engine.model import Market
 from engine.reporter import Reporter
+from engine.result import BacktestResult, Columns
+from engine.sources import Dataset, NoData, dataset
+from engine.spec import BacktestSpec
 
-DEFAULT_LATENCY: Final = 100
-DEFAULT_SLIPPAGE: Final = 5
-MOST_DAYS: Final = 200 * 366
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Terms:
-    """Costs and latency of a run. None means the default. `latency_ms` is milliseconds, `latency_rule` "original"
-    or "strict"."""
-
-    commission_bps: float | None = None
-    slippage_bps: float | None = None
-    latency_ms: int | None = None
-    latency_rule: str = "original"
-
-    def __post_init__(self) -> None:
-        if self.latency_ms is not None and self.latency_ms < 0:
-            raise Invalid("latency_ms must not be negative", field="execution.latency_ms",
-                          remedy="use 0 for none, or leave it out for 100")
-        if self.latency_rule not in ("original", "strict"):
-            raise Invalid(f"{self.latency_rule!r} is not a rule", field="execution.latency_rule",
-                          remedy="use original or strict")
-
-    @property
-    def latency(self) -> int:
-        return DEFAULT_LATENCY if self.latency_ms is None else self.latency_ms
-
-    @property
-    def costs(self) -> Costs:
-        slippage = DEFAULT_SLIPPAGE if self.slippage_bps is None else whole_bps(self.slippage_bps)
-        return Costs(slippage_bps=slippage, commission_bps=self.commission_bps)
+ENGINE: Final = "Backtest execution failed: "
+START_UP: Final = ENGINE + "Backtest error: Engine initialization failed: "
+TOLD: Final = ("total_return", "sharpe_ratio", "max_drawdown", "final_value", "total_trades")
+SECONDS: Final = {"day": 86_400, "hour": 3_600, "minute": 60}
 
 
-@dataclass(kw_only=True, eq=False)
-class Bars:
-    """What the model needs of a symbol's bars, in time order: time int64 microseconds, the rest float64, length n.
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A spec read for this engine: `symbols` in order with repetitions, times in microseconds."""
 
-    `days` maps a UTC day number to the slice of its bars.
-    """
-
-    time: np.ndarray
-    open: np.ndarray
-    close: np.ndarray
-    volume: np.ndarray
-    days: dict[int, tuple[int, int]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        day = self.time // times.DAY
-        starts = np.flatnonzero(np.concatenate(([True], day[1:] != day[:-1]))) if len(day) else np.empty(0, int)
-        ends = np.append(starts[1:], len(day))
-        self.days = {int(number): (int(first), int(last)) for number, first, last
-                     in zip(day[starts], starts, ends, strict=True)}
+    symbols: tuple[str, ...]
+    resolution: int
+    start: int
+    end: int
+    terms: Terms
+    root: Path | None
+    params: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Simulation:
-    """What came out. `time` (int64 microseconds, length n) are the clock's steps; `value`, `cash`, `positions`
-    (signed), `gross` and `pnl` (realised and unrealised, without commissions) are float64 of that length."""
+class Outcome:
+    """A finished simulation. `tables` are GlowBack's own; `report` goes into `BacktestResult.extra["glowback"]`."""
 
-    time: np.ndarray
-    value: np.ndarray
-    cash: np.ndarray
-    positions: np.ndarray
-    gross: np.ndarray
-    pnl: np.ndarray
-    ledger: Ledger
+    datasets: tuple[Dataset, ...]
+    simulation: Simulation
+    params: Mapping[str, Any]
+    tables: Mapping[str, Columns]
+    report: Mapping[str, Any]
+    logs: tuple[str, ...]
 
 
-def simulate(*, symbols: Sequence[str], bars: Mapping[str, Bars], resolution: int, start: int, end: int, capital: float,
-             strategy: Strategy, terms: Terms, reporter: Reporter | None = None) -> Simulation:
-    """Run the clock from `start` to `end` (microseconds, both inclusive).
+def run(spec: BacktestSpec, store: CandleStore, reporter: Reporter) -> BacktestResult:
+    """The whole backtest: the common result, with GlowBack's report in `extra["glowback"]` and its tables besides."""
+    from engine.fills.glowback_result import build_result
 
-    `symbols` is the order in which the day's bars are gathered and the strategy is called; a symbol named twice is
-    gathered and called twice. `resolution` is the bars' length in seconds. Raises `Cancelled` through the reporter.
-    """
-    steps = (end - start) // times.DAY + 1 if end >= start else 0
-    if steps > MOST_DAYS:
-        raise Invalid(f"a range of {steps} days is too long", field="end_date", remedy="ask for at most 200 years")
-    ledger = Ledger(cash=capital, costs=terms.costs)
-    bar_ms = resolution * 1000
-    lag = -(-terms.latency // bar_ms)
-    strict = terms.latency_rule == "strict"
-    clock = start + np.arange(steps, dtype=np.int64) * times.DAY
-    curve = np.empty((steps, 5))
-    closes = {symbol: each.close.tolist() for symbol, each in bars.items()}
-    for symbol in bars:
-        ledger.windows[symbol] = []
-    for step in range(steps):
-        now = start + step * times.DAY
-        today = now // times.DAY
-        ledger.day = step
-        present: list[tuple[str, int, int]] = []
-        for symbol in symbols:
-            span = bars[symbol].days.get(today)
-            if span is None:
-                continue
-            first, last = span
-            present.append((symbol, first, last))
-            window = ledger.windows[symbol]
-            window += closes[symbol][max(first, last - WINDOW):last]
-            del window[:-WINDOW]
-        spans = {symbol: (first, last) for symbol, first, last in present}
-        marks = {symbol: closes[symbol][last - 1] for symbol, (_, last) in spans.items()}
-        waiting = ledger.waiting()
-        if waiting:
-            chances = {}
-            for symbol in waiting:
-                if symbol in spans:
-                    each = bars[symbol]
-                    first, last = spans[symbol]
-                    at = _strict_bar(each, first, last, terms.latency) if strict else first + lag
-                    if at < len(each.time):
-                        chances[symbol] = float(each.open[at]), float(each.volume[at])
-            for fill in ledger.execute(chances):
-                if isinstance(strategy, CoveredCall) and fill.side > 0:
-                    call = strategy.on_fill(fill.symbol, ledger.position(fill.symbol), marks[fill.symbol], now)
-                    if call is not None:
-                        ledger.write_call(call)
-        for symbol, price in marks.items():
-            ledger.mark(symbol, price)
-        if ledger.open_calls:
-            ledger.settle_calls(now)
-        ledger.value = ledger.cash + ledger.worth()[0]
-        for symbol, first, last in present:
-            for _ in range(first, last):
-                for quantity in strategy.on_bar(symbol, ledger):
-                    if math.isfinite(quantity):
-                        ledger.order(symbol, quantity)
-        strategy.on_day_end()
-        positions, gross, unrealised = ledger.worth()
-        curve[step] = ledger.cash + positions, ledger.cash, positions, gross, ledger.realised + unrealised
-        if reporter is not None and step % 64 == 63:
-            reporter.progress(0.3 + 0.6 * (step + 1) / steps)
-    value, cash, positions_, gross_, pnl = np.ascontiguousarray(curve.T)
-    return Simulation(time=clock, value=value, cash=cash, positions=positions_, gross=gross_, pnl=pnl, ledger=ledger)
+    return build_result(spec, simulate_spec(spec, store, reporter), reporter)
 
 
-def _strict_bar(bars: Bars, first: int, last: int, latency_ms: int) -> int:
-    """The first bar of today that opens `latency_ms` or more after today's first bar, else today's last bar."""
-    wanted = int(bars.time[first]) + latency_ms * 1000
-    at = first + int(np.searchsorted(bars.time[first:last], wanted))
-    return at if at < last else last - 1
+def simulate_spec(spec: BacktestSpec, store: CandleStore, reporter: Reporter) -> Outcome:
+    """Load, simulate, report: all that GlowBack itself says. Errors carry its own words."""
+    name = make(spec.strategy, spec.fill_options.get("strategy_params", spec.params), ("",)).name
+    if spec.source == "csv" and not spec.source_path:
+        raise Invalid("csv_data_path is required when data_source='csv'")
+    order = read_order(spec, store)
+    reporter.progress(0.3, "Loading market data")
+    datasets = _load(spec, order, store, reporter)
+    bars = {symbol: Bars(time=each.candles.time, open=each.candles.open, close=each.candles.close,
+                         volume=each.candles.volume) for symbol, each in datasets.items()}
+    simulation = simulate(symbols=order.symbols, bars=bars, resolution=order.resolution, start=order.start,
+                          end=order.end, capital=spec.cash, strategy=make(name, order.params, order.symbols),
+                          terms=order.terms, reporter=reporter)
+    outcome = _outcome(spec, name, order, tuple(datasets.values()), simulation)
+    for line in outcome.logs:
+        reporter.log(line)
+    for metric in TOLD:
+        reporter.metric(metric, outcome.report["metrics_summary"][metric])
+    return outcome
+
+
+def read_order(spec: BacktestSpec, store: CandleStore) -> Order:
+    """What the spec and its options ask for; raises `Invalid` for what this engine cannot do."""
+    options = spec.fill_options
+    asked = options.get("resolution") or {86_400: "day", 3_600: "hour", 60: "minute"}.get(spec.resolution_seconds)
+    if asked not in SECONDS:
+        raise Invalid(f"{ENGINE}Invalid resolution: {asked or spec.resolution}")
+    symbols = tuple(options.get("symbols") or spec.markets)
+    if spec.source == "csv" and "symbols" not in options:
+        symbols = tuple(Market.parse(key).asset if ":" in key else key for key in symbols)
+    start, end = _range(spec, store)
+    if end < start:
+        raise Invalid(f"{ENGINE}end_date {times.iso(end)} is before start_date {times.iso(start)}: give an end_date "
+                      "that is not before start_date")
+    try:
+        terms = Terms(**{key: options[key] for key in ("commission_bps", "slippage_bps", "latency_ms", "latency_rule")
+                         if options.get(key) is not None})
+    except WorkbenchError as error:
+        raise Invalid(f"{ENGINE}{error.message}", field=error.field, remedy=error.remedy) from None
+    root = options.get("csv_root")
+    return Order(symbols=symbols, resolution=SECONDS[asked], start=start, end=end, terms=terms,
+                 root=Path(root) if root else None, params=options.get("strategy_params", spec.params))
+
+
+def _range(spec: BacktestSpec, store: CandleStore) -> tuple[int, int]:
+    bounds = []
+    for name in ("start", "end"):
+        given = spec.fill_options.get(name) or getattr(spec, name)
+        if given:
+            bounds.append(times.micros(times.parse(given, field=name)))
+            continue
+        if spec.source != "store":
+            raise Invalid(f"{name} is needed", field=name, remedy="give the range of the backtest")
+        ends = [(each.first, each.last) for key in spec.markets for each in store.datasets(store.resolve(key))]
+        bounds.append((min(first for first, _ in ends) // times.DAY * times.DAY if name == "start"
+                       else max(last for _, last in ends)) if ends else 0)
+    return bounds[0], bounds[1]
+
+
+def _load(spec: BacktestSpec, order: Order, store: CandleStore, reporter: Reporter) -> dict[str, Dataset]:
+    datasets: dict[str, Dataset] = {}
+    missing: list[str] = []
+    for symbol in dict.fromkeys(order.symbols):
+        try:
+            datasets[symbol] = dataset(
+                spec.source, symbol, resolution=order.resolution, start=order.start, end=order.end,
+                currency=spec.currency, folder=Path(spec.source_path) if spec.source_path else None, root=order.root,
+                store=store)
+        except NoData as error:
+            missing.append(error.message)
+            if error.why:
+                reporter.log(f"{symbol}: {error.why}")
+    if missing:
+        raise Invalid(START_UP + "failed to load required market data: " + "; ".join(missing))
+    if spec.data_mode == "fail":
+        rejected = [f"NASDAQ:{each.symbol}: {' | '.join(each.quality.critical_issues)}" for each in datasets.values()
+                    if each.quality.critical_issues]
+        if rejected:
+            raise Invalid(START_UP + "data quality mode 'fail' rejected the dataset: " + "; ".join(rejected))
+    return datasets
+
+
+def _outcome(spec: BacktestSpec, strategy: str, order: Order, datasets: tuple[Dataset, ...],
+             simulation: Simulation) -> Outcome:
+    ledger, clock = simulation.ledger, simulation.time
+    markets = {each.symbol: each.candles.market.key for each in datasets}
+    days = np.array([fill.day for fill in ledger.fills], np.int64)
+    columns = {
+        "side": np.array([fill.side for fill in ledger.fills], np.int64),
+        "quantity": np.array([fill.quantity for fill in ledger.fills]),
+        "price": np.array([fill.price for fill in ledger.fills]),
+        "fee": np.array([fill.fee for fill in ledger.fills]),
+    }
+    time = clock[days] if len(days) else days
+    symbols = np.array([fill.symbol for fill in ledger.fills], object)
+    placed = np.array([each.placed for each in ledger.orders], np.int64)
+    tables = {
+        "glowback_curve": {"time": clock, "value": simulation.value, "cash": simulation.cash,
+                           "positions": simulation.positions, "pnl": simulation.pnl},
+        "glowback_fills": {"time": time, "order": np.array([fill.order for fill in ledger.fills], np.int64),
+                           "symbol": symbols, **columns},
+        "glowback_orders": {
+            "time": clock[placed] if len(placed) else placed,
+            "number": np.array([each.number for each in ledger.orders], np.int64),
+            "symbol": np.array([each.symbol for each in ledger.orders], object),
+            "side": np.array([each.side for each in ledger.orders], np.int64),
+            "quantity": np.array([each.quantity for each in ledger.orders]),
+        },
+    }
+    qualities = [each.quality for each in datasets]
+    summary = figures(simulation.value, spec.cash, len(ledger.fills)) | {
+        "option_trade_count": float(len(ledger.calls)), "option_event_count": float(len(ledger.option_events)),
+        "data_quality_warning_count": float(sum(each.warning_issue_count for each in qualities)),
+        "data_quality_critical_count": float(sum(each.critical_issue_count for each in qualities)),
+        "sample_data": float(spec.source == "sample"),
+    }
+    logs = [
+        "Engine-backed backtest completed", f"Processed {len(clock)} equity points",
+        f"Executed {len(ledger.fills)} trades",
+        f"Recorded {len(ledger.orders) + len(ledger.fills)} order lifecycle events",
+        f"Final portfolio value ${summary['final_value']:.2f}",
+        *(line for each in qualities for line in (
+            *(f"Data quality critical [{each.symbol}]: {text}" for text in each.critical_issues),
+            *(f"Data quality warning [{each.symbol}]: {text}" for text in each.warnings))),
+    ]
+    report = {
+        "metrics_summary": summary, "final_cash": ledger.cash,
+        "final_positions": {symbol: ledger.positions[symbol].quantity for symbol in sorted(ledger.positions)},
+        "logs": logs, "strategy": strategy, "symbols": list(order.symbols), "markets": markets,
+        "bar_counts": {each.symbol: len(each.candles) for each in datasets},
+        "data_quality": {each.symbol: each.quality.as_json() for each in datasets},
+        "slippage_bps": order.terms.costs.slippage_bps, "commission_bps": order.terms.commission_bps,
+        "latency_ms": order.terms.latency, "latency_rule": order.terms.latency_rule,
+        "start": times.iso(order.start), "end": times.iso(order.end),
+        "option_trades": [
+            {"time": int(clock[day]), "symbol": call.symbol, "strike": call.strike, "expiry": call.expiry,
+             "contracts": call.contracts, "multiplier": call.multiplier, "premium": call.premium,
+             "fee": call.fee * call.contracts, "income": call.income, "spot": call.spot}
+            for day, kind, call, _ in ledger.option_events if kind == "written"],
+        "option_events": [
+            {"time": int(clock[day]), "type": kind, "symbol": call.symbol, "strike": call.strike,
+             "contracts": call.contracts, "price": price}
+            for day, kind, call, price in ledger.option_events],
+    }
+    return Outcome(datasets=datasets, simulation=simulation, params=read_parameters(strategy, order.params),
+                   tables=tables, report=report, logs=tuple(logs))

@@ -6,6 +6,7 @@ strategy sees an `Account` and answers with orders (signed quantities, positive 
 `PARAMETERS` count; any other is ignored, as the original's API does.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -230,7 +231,7 @@ class Rsi(Strategy):
         if len(closes) < self._period + 1:
             return None
         window = closes[-self._period - 1:]
-        changes = [after - before for before, after in zip(window, window[1:], strict=False)]
+        changes = [after - before for before, after in itertools.pairwise(window)]
         gains = math.fsum(change for change in changes if change > 0)
         losses = -math.fsum(change for change in changes if change < 0)
         if losses == 0:
@@ -342,7 +343,8 @@ def read_parameters(name: str, params: Mapping[str, Any]) -> dict[str, float]:
         if number is not None and kind == "period":
             number = math.floor(number + 0.5)
         if number is None:
-            problems.append(Problem(f"strategy.params.{key}", f"{given!r} is not a number", f"the default is {default}"))
+            problems.append(Problem(f"strategy.params.{key}", f"{given!r} is not a number",
+                                    f"the default is {default}"))
         elif least is not None and number < least:
             problems.append(Problem(f"strategy.params.{key}", f"{given!r} is too small", f"use at least {least:g}"))
         else:
