@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -158,7 +159,11 @@ def _fast(data: bytes, layout: Layout) -> Columns | None:
         if pa.types.is_string(stamps.type):
             if not layout.formats:
                 return None
-            stamps = pc.strptime(pc.utf8_trim_whitespace(stamps), format=layout.formats[0], unit="us")
+            texts = pc.utf8_trim_whitespace(stamps)
+            stamps = pc.strptime(texts, format=layout.formats[0], unit="us")
+            # Arrow takes 30 February for 1 March: what it would not print the same way, Python must read too.
+            for text in texts.filter(pc.not_equal(pc.strftime(stamps, format=layout.formats[0]), texts)).unique():
+                datetime.strptime(text.as_py(), layout.formats[0])
         if pa.types.is_timestamp(stamps.type) or pa.types.is_date(stamps.type):
             columns["time"] = stamps.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
         elif pa.types.is_integer(stamps.type) or pa.types.is_floating(stamps.type):

@@ -312,7 +312,7 @@ def _json_numbers(values: list[Any], name: str, ours: str) -> np.ndarray:
 
 def _json_times(values: list[Any], others: list[list[Any]], name: str, time_format: str | None) -> np.ndarray:
     kinds = {type(value) for value in values}
-    if not others and kinds <= {int} or kinds <= {int, float}:
+    if not others and kinds <= {int, float}:
         try:
             return micros_of_numbers(np.array(values))
         except (ValueError, OverflowError, TypeError) as error:
@@ -339,7 +339,7 @@ def arrow_stream(candles: Candles) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def csv_text(candles: Candles) -> bytes:
+def csv_text(candles: Candles, *, header: bool = True) -> bytes:
     """The candles as CSV: `start` as ISO 8601 UTC, then the figures; what `read_bytes` reads back."""
     import pyarrow as pa
     import pyarrow.csv as pc_csv
@@ -350,6 +350,7 @@ def csv_text(candles: Candles) -> bytes:
     stamps = np.strings.add(np.datetime_as_string(time.view("datetime64[us]"), unit=unit), "Z")
     table = pa.table({"start": pa.array(stamps), **{name: pa.array(column) for name, column in columns.items()}})
     sink = io.BytesIO()
-    sink.write(",".join(table.column_names).encode() + b"\n")
+    if header:
+        sink.write(",".join(table.column_names).encode() + b"\n")
     pc_csv.write_csv(table, sink, pc_csv.WriteOptions(include_header=False, quoting_style="none"))
     return sink.getvalue()

@@ -1,5 +1,6 @@
 """How candles look in a Parquet file: columns, footer, partition by period, merging of two sets of bars."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def partition(candles: Candles) -> Iterator[tuple[str, Candles]]:
     unit = "M" if candles.resolution < 3600 else "Y"
     period = candles.time.view("datetime64[us]").astype(f"datetime64[{unit}]").astype(np.int64)
     starts = np.concatenate(([0], np.flatnonzero(period[1:] != period[:-1]) + 1, [len(candles)]))
-    for begin, stop in zip(starts[:-1], starts[1:], strict=True):
+    for begin, stop in itertools.pairwise(starts):
         number = int(period[begin])
         name = f"{1970 + number // 12:04d}-{number % 12 + 1:02d}" if unit == "M" else f"{1970 + number:04d}"
         yield name, candles.take(slice(int(begin), int(stop)))

@@ -9,6 +9,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, Final
 
 from engine import times
@@ -36,6 +37,7 @@ _BODIES: Final[Mapping[str, str]] = {
 }
 _JSON_LIMIT: Final = 10_000
 _MOST: Final = 1_000_000
+_CSV_LINES: Final = 20_000
 
 
 def routes(services: Services) -> list[Route]:
@@ -113,7 +115,16 @@ class CandleBars(BaseHandler):
         elif form == "arrow":
             self.write_bytes(await self.off_loop(arrow_stream, page.candles), ARROW)
         else:
-            self.write_bytes(await self.off_loop(csv_text, page.candles), "text/csv; charset=utf-8")
+            await self._send_csv(page.candles)
+
+    async def _send_csv(self, candles: Candles) -> None:
+        """In pieces: a thread that writes a million lines at a stretch would hold up the loop."""
+        self.set_header("Content-Type", "text/csv; charset=utf-8")
+        for begin in range(0, len(candles), _CSV_LINES):
+            part = candles.take(slice(begin, begin + _CSV_LINES))
+            self.write(await self.off_loop(partial(csv_text, part, header=begin == 0)))
+            await self.flush()
+        await self.finish()
 
     async def post(self, exchange: str, asset: str, currency: str) -> None:
         market = Market(exchange, asset, currency)
@@ -185,6 +196,7 @@ _COLUMNS: Final = {"type": "object", "required": ["market", "resolution", "colum
     "market": _TEXT, "resolution": _TEXT, "rows": _COUNT, "next": {"type": ["string", "null"]},
     "columns": {"type": "object", "additionalProperties": {
         "type": "array", "items": {"type": ["number", "null"]}}}}}
-_REPORT: Final = {"type": "object", "required": ["added", "kept", "replaced"], "properties": dict.fromkeys(("added", "kept", "replaced", "rows"), _COUNT)
+_REPORT: Final = {"type": "object", "required": ["added", "kept", "replaced"], "properties":
+    dict.fromkeys(("added", "kept", "replaced", "rows"), _COUNT)
     | dict.fromkeys(("market", "resolution", "first", "last"), _TEXT)}
 _QUALITY: Final = {"type": "object", "required": [each.name for each in fields(Quality)] + ["findings"]}

@@ -115,7 +115,7 @@ def test_cutting_gives_views() -> None:
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60))
 def test_checking_sorts_and_the_last_of_a_time_wins(time: list[int]) -> None:
     given = candles(time)
-    last = {at: close for at, close in zip(time, given.close.tolist(), strict=True)}
+    last = dict(zip(time, given.close.tolist(), strict=True))
     checked = given.checked()
     assert (checked.time // times.MINUTE).tolist() == sorted(last)
     assert checked.close.tolist() == [last[at] for at in sorted(last)]
