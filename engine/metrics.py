@@ -7,7 +7,6 @@ measured from the starting cash. What is not defined (no loss to divide by, fewe
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
@@ -44,8 +43,8 @@ METRICS: Final[dict[str, Metric]] = _table(
     _m("sortino", "Sortino ratio", "ratio",
        "mean daily return / root mean square of daily losses * sqrt(periods per year) (Sortino & Price 1994)", "higher"),
     _m("calmar", "Calmar ratio", "ratio", "annual return / |max drawdown| (Young 1991)", "higher"),
-    _m("omega", "Omega ratio", "ratio", "sum of daily gains / sum of daily losses, threshold 0 (Keating & Shadwick 2002)",
-       "higher"),
+    _m("omega", "Omega ratio", "ratio",
+       "sum of daily gains / sum of daily losses, threshold 0 (Keating & Shadwick 2002)", "higher"),
     _m("max_drawdown", "Max drawdown", "fraction",
        "lowest of value / highest value so far - 1 over all bars; the starting cash is the first peak", "higher"),
     _m("max_drawdown_days", "Longest drawdown", "days",
@@ -54,14 +53,17 @@ METRICS: Final[dict[str, Metric]] = _table(
     _m("var_95", "Value at risk 95 %", "fraction", "5th percentile of daily returns (historical)", "higher"),
     _m("cvar_95", "Expected shortfall 95 %", "fraction", "mean of the worst 5 % of daily returns", "higher"),
     _m("skew", "Skewness", "ratio", "third standardised moment of daily returns (population)", "higher"),
-    _m("kurtosis", "Excess kurtosis", "ratio", "fourth standardised moment of daily returns (population) - 3", "lower"),
+    _m("kurtosis", "Excess kurtosis", "ratio", "fourth standardised moment of daily returns (population) - 3",
+       "lower"),
     _m("tail_ratio", "Tail ratio", "ratio", "|95th percentile| / |5th percentile| of daily returns", "higher"),
     _m("win_rate", "Win rate", "fraction", "closed roundtrips with pnl > 0 / closed roundtrips", "higher"),
-    _m("profit_factor", "Profit factor", "ratio", "sum of winning pnl / |sum of losing pnl|, closed roundtrips", "higher"),
+    _m("profit_factor", "Profit factor", "ratio", "sum of winning pnl / |sum of losing pnl|, closed roundtrips",
+       "higher"),
     _m("expectancy", "Expectancy", "currency", "mean pnl of closed roundtrips", "higher"),
     _m("payoff_ratio", "Payoff ratio", "ratio", "mean winning pnl / |mean losing pnl|, closed roundtrips", "higher"),
     _m("sqn", "System quality number", "ratio",
-       "sqrt(n) * mean pnl / standard deviation (n - 1) of pnl, closed roundtrips (Van Tharp, with pnl for R)", "higher"),
+       "sqrt(n) * mean pnl / standard deviation (n - 1) of pnl, closed roundtrips (Van Tharp, with pnl for R)",
+       "higher"),
     _m("trades", "Trades", "count", "roundtrips, from flat to flat or to the opposite side, open ones included"),
     _m("fills", "Fills", "count", "executed orders"),
     _m("avg_holding_days", "Average holding time", "days", "mean of exit - entry, closed roundtrips"),
@@ -136,7 +138,8 @@ def compute(*, equity: Columns, fills: Columns, roundtrips: Columns, cash: float
     if not len(time):
         return figures
     final = float(value[-1])
-    figures |= _risk(_returns(daily_values(time, value, periods), cash), periods.per_year)
+    returns = _returns(daily_values(time, value, periods), cash)
+    figures |= _risk(returns, periods.per_year)
     figures |= _drawdowns(time, value, cash)
     figures |= _trades(roundtrips)
     mean = float(np.mean(value))
@@ -149,7 +152,6 @@ def compute(*, equity: Columns, fills: Columns, roundtrips: Columns, cash: float
         "benchmark_return": float(benchmark[-1] / benchmark[0] - 1.0) if benchmark[0] > 0 else None,
         "periods_per_year": periods.per_year,
     }
-    returns = _returns(daily_values(time, value, periods), cash)
     figures |= _against(returns, _returns(daily_values(time, benchmark, periods), float(benchmark[0])),
                         periods.per_year)
     annual, deepest = figures["annual_return"], figures["max_drawdown"]
@@ -323,5 +325,3 @@ def describe() -> list[dict[str, str]]:
     return [{"key": each.key, "name": each.name, "unit": each.unit, "formula": each.formula, "better": each.better}
             for each in METRICS.values()]
 
-
-Figures = Mapping[str, float | None]

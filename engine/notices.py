@@ -69,7 +69,8 @@ def notices(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[st
                                           f"at least {FEW_TRADES} are wanted"))
     silent, late = _fills_at_odds(candles, symbols, fills)
     if silent:
-        found.append(notice("zero_volume_fills", f"{silent} fills at bars without volume: nobody may have traded there"))
+        found.append(notice("zero_volume_fills", f"{silent} fills at bars without volume: nobody may have traded "
+                                                 "there"))
     if late:
         found.append(notice("fills_after_gaps", f"{late} fills at the first bar after a hole in the data, at a price "
                                                 "that may not have been there"))
@@ -78,8 +79,8 @@ def notices(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[st
     days = (last - first) / times.DAY + spec.resolution_seconds / 86400
     annual = figures["annual_return"]
     if days < SHORT_DAYS:
-        found.append(notice("short_range", f"the run covers {days:.3g} days; annual figures are made of far less than a "
-                                           "year"))
+        found.append(notice("short_range", f"the run covers {days:.3g} days; annual figures are made of far less "
+                                           "than a year"))
     if annual is not None and annual > UNREAL_RETURN:
         found.append(notice("unrealistic_return", f"an annual return of {annual:.0%} is hardly real; look for errors "
                                                   "in the data, missing costs or too short a range"))

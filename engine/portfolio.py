@@ -6,7 +6,6 @@ on every bar; beyond that on the bars with fills and the last bar of each day, a
 and positions do not change, come from the ledger kept here. Both are compared wherever they meet.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -80,7 +79,7 @@ def build(spec: BacktestSpec, candles: Sequence[Candles], fills: Columns, *,
         spec=spec.model_dump(mode="json"),
         tables={"equity": table, "fills": dict(fills), "roundtrips": roundtrips,
                 "indicators": dict(indicators) if indicators else {"time": merged[:0], "symbol": np.empty(0, object)},
-                "positions": _positions(merged, symbols, quantity, closes)},
+                "positions": _positions(merged, symbols, quantity, net, closes)},
         metrics=figures,
         provenance=provenance.of(spec, candles, strategy=strategy, params=params, annualisation=periods.text,
                                  vectorbt_engine=engine) | dict(provenance_extra or {}),
@@ -132,8 +131,8 @@ def _closes(candles: Sequence[Candles], merged: np.ndarray) -> np.ndarray:
 _TABLE = types.Array(float64, 2, "C")
 
 
-@kernel(types.void(types.Array(float64, 2, "C", readonly=True), _INTEGERS, _INTEGERS, _VECTOR, _VECTOR, _VECTOR, float64,
-                   *[types.Array(float64, 1, "C")] * 3, _TABLE))
+@kernel(types.void(types.Array(float64, 2, "C", readonly=True), _INTEGERS, _INTEGERS, _VECTOR, _VECTOR, _VECTOR,
+                   float64, *[types.Array(float64, 1, "C")] * 3, _TABLE))
 def _walk_ledger(closes, bar, column, change, price, fee, start, cash, net, gross, quantity):
     n = closes.shape[1]
     held = np.zeros(n)
@@ -193,7 +192,7 @@ def _vectorbt(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[
     else:
         day = merged // times.DAY
         ends = np.append(np.flatnonzero(day[1:] != day[:-1]), len(day) - 1)
-        rows = np.union1d(book.bar, ends)
+        rows = np.unique(np.concatenate((book.bar, ends)))
         bar, kept = np.searchsorted(rows, book.bar), closes[rows]
     made = portfolio(merged if rows is None else merged[rows], kept, bar, book.column, book.change, book.price,
                      book.fee, spec.cash)
@@ -281,12 +280,12 @@ def _hold(spec: BacktestSpec, closes: np.ndarray, merged: np.ndarray, candles: S
     return curve
 
 
-def _positions(merged: np.ndarray, symbols: Sequence[str], quantity: np.ndarray, closes: np.ndarray) -> Columns:
+def _positions(merged: np.ndarray, symbols: Sequence[str], quantity: np.ndarray, net: np.ndarray,
+               closes: np.ndarray) -> Columns:
     rows, n = quantity.shape
     if n == 1:
-        held = quantity[:, 0]
-        return {"time": merged, "symbol": np.broadcast_to(np.array(symbols[0], object), rows), "quantity": held,
-                "value": held * closes[:, 0]}
+        return {"time": merged, "symbol": np.broadcast_to(np.array(symbols[0], object), rows),
+                "quantity": quantity[:, 0], "value": net}
     names = np.array(symbols, object)
     if rows * n <= MOST_POSITIONS:
         return {"time": np.repeat(merged, n), "symbol": np.tile(names, rows), "quantity": quantity.reshape(-1),

@@ -91,9 +91,8 @@ def run(spec: BacktestSpec, store: "CandleStore", reporter: Reporter | None = No
 def load(spec: BacktestSpec, store: "CandleStore") -> list[Candles]:
     """The candles of every market of the spec, none empty; raises with every market that has none."""
     if spec.source != "store":
-        from engine import sources
-
-        return sources.load(spec, store)
+        raise Invalid(f"the fill model next_bar does not read from {spec.source!r}", field="source",
+                      remedy='import the data into the workbench and use source "store"')
     candles, problems = [], []
     for key in spec.markets:
         try:

@@ -43,7 +43,8 @@ STRATEGY = Strategy(
     name="donchian",
     title="Donchian breakout",
     doc="Goes long when the close is above the highest high of the last `entry` bars, short when below the lowest low; "
-        "leaves when the close crosses the opposite line of the shorter `exit` channel. Channels end with the bar before.",
+        "leaves when the close crosses the opposite line of the shorter `exit` channel. Channels end with the bar "
+        "before.",
     step=step,
     parameters=(
         Parameter(name="entry", type="int", default=20, low=1, high=5000, step=1, doc="bars in the entry channel"),

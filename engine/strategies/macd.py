@@ -37,8 +37,8 @@ def _rules(params: Mapping[str, Any]) -> list[Problem]:
 STRATEGY = Strategy(
     name="macd",
     title="MACD",
-    doc="Long while the MACD line (fast less slow exponential average of the close, G. Appel) is above its signal line, "
-        "short (or flat) while below.",
+    doc="Long while the MACD line (fast less slow exponential average of the close, G. Appel) is above its signal "
+        "line, short (or flat) while below.",
     step=step,
     parameters=(
         Parameter(name="fast", type="int", default=12, low=1, high=5000, step=1, doc="bars in the fast average"),

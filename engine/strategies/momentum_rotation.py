@@ -44,8 +44,8 @@ def step(params: Any, state: Any, bars: Any, advice: Any, out: Any) -> None:
 STRATEGY = Strategy(
     name="momentum_rotation",
     title="Momentum rotation",
-    doc="Ranks all markets by their return over the lookback and holds the best few in equal parts, looking again every "
-        "so many bars.",
+    doc="Ranks all markets by their return over the lookback and holds the best few in equal parts, looking again "
+        "every so many bars.",
     step=step,
     parameters=(
         Parameter(name="lookback", type="int", default=90, low=1, high=5000, step=5, doc="bars of the ranking return"),

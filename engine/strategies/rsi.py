@@ -27,8 +27,8 @@ def _rules(params: Mapping[str, Any]) -> list[Problem]:
 STRATEGY = Strategy(
     name="rsi",
     title="RSI reversal",
-    doc="Goes long when Wilder's relative strength index falls below the lower threshold, short (or flat) when it rises "
-        "above the upper one; in between it keeps what it has.",
+    doc="Goes long when Wilder's relative strength index falls below the lower threshold, short (or flat) when it "
+        "rises above the upper one; in between it keeps what it has.",
     step=step,
     parameters=(
         Parameter(name="window", type="int", default=14, low=2, high=5000, step=1, doc="bars of Wilder's smoothing"),
