@@ -150,7 +150,8 @@ def _fast(data: bytes, layout: Layout) -> Columns | None:
         needed = [label for ours, group in wanted.items() if ours not in EXTRAS for label in group]
         if any(table.column(label).null_count for label in needed):
             return None
-        columns = {name: table.column(wanted[name][0]).to_numpy() for name in _NUMBERS if name in wanted}
+        columns: dict[str, np.ndarray] = {
+            name: table.column(wanted[name][0]).to_numpy() for name in _NUMBERS if name in wanted}
         if not all(np.isfinite(column).all() for name, column in columns.items() if name not in EXTRAS):
             return None
         stamps = table.column(wanted["time"][0])

@@ -346,8 +346,8 @@ def csv_text(candles: Candles, *, header: bool = True) -> bytes:
 
     columns = candles.columns()
     time = columns.pop("time")
-    unit = "us" if (time % times.SECOND).any() else "s"
-    stamps = np.strings.add(np.datetime_as_string(time.view("datetime64[us]"), unit=unit), "Z")
+    instants: Any = time.view("datetime64[us]")
+    stamps = np.strings.add(np.datetime_as_string(instants, unit="us" if (time % times.SECOND).any() else "s"), "Z")
     table = pa.table({"start": pa.array(stamps), **{name: pa.array(column) for name, column in columns.items()}})
     sink = io.BytesIO()
     if header:

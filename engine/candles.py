@@ -3,7 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
@@ -153,7 +153,7 @@ class Candles:
             if name != "time":
                 column = column + 0.0  # minus zero is zero
             digest.update(f" {name} ".encode())
-            digest.update(memoryview(np.ascontiguousarray(column)).cast("B"))
+            digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
 
     def quality(self) -> "Quality":
@@ -163,8 +163,8 @@ class Candles:
         return quality(self)
 
     def _with(self, columns: dict[str, np.ndarray]) -> Self:
-        return replace(self, **{name: columns[name] for name in ("time", *FIELDS)},
-                       extra={name: columns[name] for name in self.extra})
+        own: dict[str, Any] = {name: columns[name] for name in ("time", *FIELDS)}
+        return replace(self, **own, extra={name: columns[name] for name in self.extra})
 
 
 def bucket_start(time: np.ndarray, resolution: int) -> np.ndarray:
@@ -176,8 +176,8 @@ def bucket_start(time: np.ndarray, resolution: int) -> np.ndarray:
 
 def empty(market: Market, resolution: int) -> Candles:
     """No bars of a market."""
-    return Candles(market=market, resolution=resolution, time=np.empty(0, np.int64),
-                   **{name: np.empty(0) for name in FIELDS})
+    none: dict[str, Any] = {name: np.empty(0) for name in FIELDS}
+    return Candles(market=market, resolution=resolution, time=np.empty(0, np.int64), **none)
 
 
 def _refuse_unusable(columns: dict[str, np.ndarray], extra: dict[str, np.ndarray]) -> None:
