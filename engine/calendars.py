@@ -131,7 +131,7 @@ def _missing_hours(time: np.ndarray, resolution: int) -> list[Gap]:
     expected = np.zeros_like(table)
     for weekday in range(7):
         rows = table[weekday::7]
-        open_days: np.ndarray = rows.any(axis=1)
+        open_days = np.asarray(rows.any(axis=1))
         sums = np.concatenate((np.zeros((1, slots), np.int32), np.cumsum(rows, axis=0, dtype=np.int32)))
         opened = np.concatenate(([0], np.cumsum(open_days)))
         low = np.maximum(np.arange(len(rows)) - _NEAR, 0)
@@ -139,7 +139,7 @@ def _missing_hours(time: np.ndarray, resolution: int) -> list[Gap]:
         near = opened[high] - opened[low]
         others = np.asarray(near - open_days)
         usual = (sums[high] - sums[low] - rows) >= _USUAL * others[:, None]
-        expected[weekday::7] = usual & (open_days & (others >= 2))[:, None]
+        expected[weekday::7] = usual & np.asarray(open_days & (others >= 2))[:, None]
     # The first and last day may be cut off anywhere.
     expected[0, : int(table[0].argmax())] = False
     expected[-1, slots - int(table[-1, ::-1].argmax()):] = False

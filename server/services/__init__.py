@@ -61,4 +61,5 @@ class Services:
         """Stop taking work and close everything, what depends on others first."""
         await self.runs.close()
         await self.pool.close()
+        await self.markets.close()
         await self.db.close()
