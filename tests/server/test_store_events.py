@@ -165,12 +165,7 @@ async def test_a_slow_follower_misses_nothing_and_holds_up_nobody(database: Data
 
 async def test_followers_that_keep_up_read_memory_not_the_database(
         database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    readers = [Reader(log.follow("s")) for _ in range(1000)]
-    everything = Reader(log.follow_all())
     await add(database, log, "s", 0)
-    for reader in readers:
-        await reader.has(1)
-    await everything.has(1)
     queries = 0
     read = database.read
 
@@ -180,6 +175,10 @@ async def test_followers_that_keep_up_read_memory_not_the_database(
         return await read(work)
 
     monkeypatch.setattr(database, "read", counted)
+    readers = [Reader(log.follow("s")) for _ in range(1000)]
+    everything = Reader(log.follow_all(after_id=0))
+    for reader in [*readers, everything]:
+        await reader.has(1)
     for n in range(1, 10):
         await add(database, log, "s", n)
     for reader in [*readers, everything]:
@@ -238,6 +237,25 @@ async def test_the_firehose_has_all_streams_of_a_prefix_in_order(database: Datab
     assert not upper.events
     for reader in (runs, everything, new, odd, upper):
         await reader.stop()
+
+
+async def test_the_firehose_begins_when_it_was_asked_for(
+        database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when something is committed before the database has told what is the newest."""
+    await add(database, EventLog(database), "s", 0)
+    fresh = EventLog(database)
+    read = database.read
+
+    async def late(work):
+        monkeypatch.undo()
+        await add(database, fresh, "s", 1)
+        return await read(work)
+
+    monkeypatch.setattr(database, "read", late)
+    reader = Reader(fresh.follow_all())
+    await reader.has(1)
+    assert reader.numbers == [2]
+    await reader.stop()
 
 
 async def test_followers_end_when_the_database_is_closed(database_url: str) -> None:
