@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import signal
@@ -166,8 +167,14 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.setblocking(False)
-            made.bind((address[0], sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port,
-                       *address[2:]))
+            try:
+                made.bind((address[0], sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port,
+                           *address[2:]))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL or len(sockets) == 1:
+                    raise
+                sockets.pop().close()  # "localhost" has an IPv6 address even where IPv6 is switched off
+                continue
             made.listen(1024)
     except OSError:
         for made in sockets:

@@ -57,7 +57,8 @@ class Probe:
         answers = {200: Answer(doc="what came")}
         return [
             Route(methods="POST", path="/probe", handler=EchoHandler, auth="read", summary="echo", max_body=3_000_000),
-            Route(methods="GET", path="/probe", handler=EchoHandler, auth="read", summary="echo", answers=answers, query=(
+            Route(methods="GET", path="/probe", handler=EchoHandler, auth="read", summary="echo", answers=answers,
+                  query=(
                 Query(name="limit", kind="integer", default=5, low=1, high=10),
                 Query(name="share", kind="number"), Query(name="at", kind="time"), Query(name="flag", kind="switch"),
                 Query(name="kind", kind="choice", choices=("a", "b")), Query(name="tags", many=True))),
@@ -332,7 +333,7 @@ async def test_a_connection_that_says_nothing_more_is_closed(server: Any, beginn
 async def test_a_client_that_leaves_in_the_middle_is_forgotten(server: Any, client: httpx.AsyncClient) -> None:
     from tests.harness import until
 
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"POST /probe/spool HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
     await writer.drain()
     await until(lambda: server.context.in_flight)
