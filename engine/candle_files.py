@@ -152,7 +152,7 @@ def _parquet(data: bytes, max_rows: int, adjusted: bool) -> "pa.Table":
         return file.read(columns=[names[p] for p in sorted(wanted)])
     except pa.ArrowNotImplementedError as error:
         raise Invalid(f"this Parquet file cannot be read: {error}", remedy="write it without encryption") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise Invalid(f"this is no sound Parquet file: {str(error)[:200]}", remedy="write it again") from None
 
 
@@ -171,12 +171,13 @@ def _arrow(data: bytes, max_rows: int) -> "pa.Table":
         for batch in batches():
             rows += batch.num_rows
             _limit(rows, max_rows)
-            batch.validate()
+            batch.validate(full=True)  # offsets of text may point anywhere
+            detect(batch.schema.names)
             kept.append(batch)
         if not kept:
             raise Invalid("there are no rows", remedy="give at least one bar")
         return pa.Table.from_batches(kept)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise Invalid(f"this is no sound Arrow data: {str(error)[:200]}",
                       remedy="send an Arrow IPC stream, as pyarrow.ipc.new_stream writes it") from None
 

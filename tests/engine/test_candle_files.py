@@ -285,6 +285,23 @@ def test_any_bytes_are_candles_or_a_readable_error(data: bytes, form: str, head:
         assert all(len(candles) for candles in found)
 
 
+SOUND = {"parquet": parquet(table(50)), "arrow": arrow_stream(one(parquet(table(50)), "parquet"))}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(SOUND)), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=20),
+       st.none() | st.integers(0, 5_000))
+def test_damaged_files_are_candles_or_a_readable_error(form: str, changes: list[tuple[int, int]],
+                                                       length: int | None) -> None:
+    data = bytearray(SOUND[form])
+    for place, value in changes:
+        data[place % len(data)] = value
+    try:
+        read_bytes(bytes(data[:length]), form, TARGET)
+    except WorkbenchError as error:
+        assert str(error)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 5_000_000), *[st.floats(1e-9, 1e12) for _ in range(5)]), min_size=2,
                 max_size=30, unique_by=lambda row: row[0]), st.sampled_from([1, 10**6]))
