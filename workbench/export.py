@@ -35,7 +35,6 @@ async def to_html(source: Any, run_id: str | None, path: Path, *, look: str | St
 async def html_page(cache: Cache, run: Any, look: Style) -> bytes:
     """The whole report as one UTF-8 page with all scripts inside; it makes no request and works from `file://`."""
     from bokeh.embed import components
-    from bokeh.resources import INLINE
 
     from workbench.views import report_details, report_overview, report_returns, report_trades
 
@@ -64,18 +63,18 @@ async def html_page(cache: Cache, run: Any, look: Style) -> bytes:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src \'unsafe-inline\' '
             "'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:\">"
-            f"<link rel=\"icon\" href=\"data:,\"><style>{theme.css(look)}{_page_css(look)}</style>{_scripts(INLINE)}</head>"
+            f"<link rel=\"icon\" href=\"data:,\"><style>{theme.css(look)}{_page_css(look)}</style>{_scripts()}</head>"
             f'<body class="wb-root">{head}<nav aria-label="Parts">{links}</nav>{figures}{"".join(body)}'
             f"<script>{script}</script></body></html>")
     return page.encode()
 
 
-def _scripts(inline: Any) -> str:
-    """Bokeh's own scripts; the graphs, tables and WebGL parts are not used and stay out."""
+def _scripts() -> str:
+    """Bokeh's own scripts; tables, WebGL and the scripts of other packages' models are not used and stay out."""
     from bokeh.resources import Resources
 
     kept = Resources(mode="inline", components=["bokeh", "bokeh-widgets"])
-    return kept.render_js()
+    return "".join(f"<script>{raw}</script>" for raw in kept.js_raw)
 
 
 def _page_css(look: Style) -> str:

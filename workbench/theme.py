@@ -58,6 +58,18 @@ def css(look: Style) -> str:
 {_CSS}"""
 
 
+def button_css(look: Style) -> str:
+    """A style sheet for Panel's and Bokeh's buttons."""
+    return f"""
+.bk-btn, .bk-btn a {{ background: {look.surface} !important; color: {look.text} !important; font-size: 12px;
+  text-decoration: none; font-family: {look.font}; }}
+.bk-btn {{ border: 1px solid {look.border} !important; border-radius: 6px; padding: 3px 10px !important; min-height: 28px; }}
+.bk-btn:hover {{ border-color: {look.accent} !important; }}
+.bk-btn:focus-visible {{ outline: 2px solid {look.accent}; outline-offset: 1px; }}
+.bk-btn.bk-active {{ background: {look.accent} !important; color: {look.surface} !important; border-color: {look.accent} !important; }}
+"""
+
+
 def card(look: Style) -> dict[str, str]:
     """Panel `styles` of a card."""
     return {"background": look.surface, "border": f"1px solid {look.border}", "border-radius": "8px",
@@ -96,7 +108,7 @@ h2 { font-size: 13px; }
 .wb-tile:hover { z-index: 60; }
 .wb-scroll { overflow-x: auto; }
 table.wb-table { border-collapse: collapse; width: 100%; font-size: 12px; font-variant-numeric: tabular-nums; }
-.wb-table caption { text-align: left; font-weight: 650; font-size: 13px; padding: 0 0 6px; color: var(--wb-text); }
+.wb-table caption { caption-side: top; text-align: left; font-weight: 650; font-size: 13px; padding: 0 0 6px; color: var(--wb-text); }
 .wb-table th { text-align: left; color: var(--wb-muted); font-weight: 550; border-bottom: 1px solid var(--wb-border);
   padding: 4px 8px; white-space: nowrap; }
 .wb-table td { padding: 4px 8px; border-bottom: 1px solid var(--wb-grid); white-space: nowrap; }

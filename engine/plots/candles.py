@@ -42,7 +42,7 @@ def boxes(candles: analysis.Columns, resolution: int, style: Style) -> dict[str,
         "left": stamps(centre - reach), "right": stamps(centre + reach),
         "bottom": np.where(high - low < hair, low - hair / 2, low), "top": np.where(high - low < hair, high + hair / 2, high),
         "time": middle, "until": middle, "low": candles["low"], "high": candles["high"], "open": candles["open"],
-        "close": candles["close"], "volume": candles["volume"], "zero": np.zeros(len(time)),
+        "close": candles["close"], "volume": candles["volume"],
         "color": np.where(up, style.gain, style.loss), "bars": (width // (resolution * times.SECOND)).astype(np.int64),
     }
 
@@ -95,10 +95,16 @@ def _candle_legend(plot: Any, element: Any) -> None:
         legend.click_policy = "hide"
 
 
+def volumes(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of volume bars, from those of `boxes`."""
+    return {"left": columns["left"], "right": columns["right"], "bottom": np.zeros(len(columns["left"])),
+            "top": columns["volume"], "color": columns["color"]}
+
+
 def volume(columns: dict[str, np.ndarray], style: Style, *, height: int = 80) -> hv.Rectangles:
     """Volume bars under the candles."""
-    return hv.Rectangles(columns, ["left", "zero", "right", "volume"], "color", label="volume").opts(
-        **CHART_OPTIONS, height=height, ylabel="Volume", color="color", alpha=0.45, line_color=None,
+    return hv.Rectangles(volumes(columns), ["left", "bottom", "right", "top"], "color", label="volume").opts(
+        **CHART_OPTIONS, height=height, ylabel="Volume", yticks=2, color="color", alpha=0.45, line_color=None,
         hooks=[money_axis(), dressed(style)])
 
 
@@ -110,7 +116,7 @@ def lines(curves: dict[str, dict[str, np.ndarray]], style: Style, *, height: int
         tip.formatters = {"@time": "datetime"}
         parts.append(hv.Curve({"time": stamps(line["time"]), "figure": line["figure"]}, "time", "figure", label=name).opts(
             color=style.series[(position * 3) % len(style.series)], line_width=1.3, tools=[tip]))
-    return hv.Overlay(parts).opts(**CHART_OPTIONS, height=height, ylabel="", legend_position="top_left",
+    return hv.Overlay(parts).opts(**CHART_OPTIONS, height=height, ylabel="", yticks=4, legend_position="top_left",
                                   hooks=[dressed(style)])
 
 

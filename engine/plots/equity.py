@@ -91,7 +91,7 @@ def underwater(columns: analysis.Columns, style: Style, *, height: int = 130) ->
     tip = hover([("", "@time{%d %b %Y}"), ("Drawdown", "@drawdown{0.00%}")], mode="vline", dates=("time",))
     tip.formatters = {"@time": "datetime"}
     return hv.Curve(columns, "time", "drawdown", label="Drawdown").opts(
-        **TIME_OPTIONS, height=height, ylabel="Drawdown", color=style.loss, line_width=1.1, tools=[tip],
+        **TIME_OPTIONS, height=height, ylabel="Drawdown", yticks=4, color=style.loss, line_width=1.1, tools=[tip],
         hooks=[percent_axis(), _fill_below(style.loss, "drawdown"), dressed(style)])
 
 
@@ -105,7 +105,7 @@ def exposure(columns: analysis.Columns, style: Style, *, height: int = 110) -> h
         hooks=[_fill_below(style.neutral, "exposure", 0.25)])
     net = hv.Curve(columns, "time", "net", label="Net").opts(
         color=style.strategy, line_width=1.1, interpolation="steps-post")
-    return (gross * net).opts(**TIME_OPTIONS, height=height, ylabel="Exposure", legend_position="top_left",
+    return (gross * net).opts(**TIME_OPTIONS, height=height, ylabel="Exposure", yticks=3, legend_position="top_left",
                               hooks=[percent_axis(), dressed(style)])
 
 

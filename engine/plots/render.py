@@ -39,7 +39,7 @@ def draw(element: Any, style: Style, *, visible: bool = True) -> Drawing:
 
 
 def link(figures: Sequence[Any], *, crosshair: str | None = None) -> None:
-    """Give stacked figures one x-range and, with a colour, one vertical crosshair; only the last keeps its x labels."""
+    """Give stacked figures one x-range, one visible toolbar and, with a colour, one vertical crosshair."""
     from bokeh.models import CrosshairTool, Span
 
     if not figures:
@@ -47,6 +47,8 @@ def link(figures: Sequence[Any], *, crosshair: str | None = None) -> None:
     span = Span(dimension="height", line_color=crosshair, line_width=1, line_dash="dotted") if crosshair else None
     for figure in figures:
         figure.x_range = figures[0].x_range
+        if figure is not figures[0]:
+            figure.toolbar_location = None
         if span is not None:
             figure.add_tools(CrosshairTool(overlay=span, dimensions="height"))
 

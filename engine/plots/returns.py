@@ -126,7 +126,7 @@ def quantiles(gains: np.ndarray, style: Style, *, height: int = 240) -> hv.Overl
     dots = hv.Scatter({"normal": theory, "return": sample}, "normal", "return", label="Returns").opts(
         color=style.strategy, size=4, alpha=0.7, line_color=None,
         tools=[hover([("Normal quantile", "@normal{0.00}"), ("Return", "@return{0.00%}")])])
-    return (line * dots).opts(**PLAIN, height=height, xlabel="Standard normal quantile", ylabel="Daily return",
+    return (line * dots).opts(**PLAIN, height=height, padding=0.05, xlabel="Standard normal quantile", ylabel="Daily return",
                               show_grid=True, show_legend=False, hooks=[percent_axis("y", 1), dressed(style)])
 
 
@@ -143,7 +143,7 @@ def rolling(day: np.ndarray, curves: dict[str, np.ndarray], style: Style, *, yla
         parts.append(hv.Curve({"time": stamps(day[rows]), "figure": values[rows]}, "time", "figure", label=label).opts(
             color=(style.strategy, style.series[1])[position % 2], line_width=(1.1, 1.6)[position % 2], tools=[tip]))
     hooks = [percent_axis()] if percents else []
-    return hv.Overlay(parts).opts(**TIME_OPTIONS, height=height, ylabel=ylabel, legend_position="top_left",
+    return hv.Overlay(parts).opts(**TIME_OPTIONS, height=height, ylabel=ylabel, yticks=4, legend_position="top_left",
                                   hooks=[*hooks, _level(level, style), dressed(style)])
 
 

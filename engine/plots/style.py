@@ -42,21 +42,25 @@ class Style:
         return self.name == "dark"
 
     def attributes(self) -> dict[str, dict[str, Any]]:
-        """Bokeh properties by model class, as `bokeh.themes.Theme` takes them under "attrs"."""
+        """Bokeh properties by model class, as `bokeh.themes.Theme` takes them under "attrs".
+
+        Sizes differ from Bokeh's defaults on purpose: a value equal to the default does not count as set, and the
+        document's theme would replace it.
+        """
         return {
             "Plot": {"background_fill_color": self.surface, "border_fill_color": self.surface,
-                     "outline_line_color": None, "output_backend": "canvas", "min_border_left": LEFT, "min_border_right": RIGHT,
+                     "outline_line_color": None, "toolbar_inner": True, "output_backend": "canvas", "min_border_left": LEFT, "min_border_right": RIGHT,
                      "min_border_bottom": 8, "min_border_top": 6},
             "Axis": {"axis_line_color": self.border, "major_tick_line_color": self.border, "major_tick_in": 0,
                      "major_tick_out": 4, "minor_tick_line_color": None, "major_label_text_color": self.muted,
-                     "major_label_text_font": self.font, "major_label_text_font_size": "11px",
+                     "major_label_text_font": self.font, "major_label_text_font_size": "11.5px",
                      "axis_label_text_color": self.muted, "axis_label_text_font": self.font,
-                     "axis_label_text_font_size": "11px", "axis_label_text_font_style": "normal",
+                     "axis_label_text_font_size": "11.5px", "axis_label_text_font_style": "normal",
                      "axis_label_standoff": 8},
             "Grid": {"grid_line_color": self.grid, "grid_line_width": 1},
             "Legend": {"background_fill_color": self.surface, "background_fill_alpha": 0.75,
                        "border_line_color": None, "label_text_color": self.text, "label_text_font": self.font,
-                       "label_text_font_size": "11px", "glyph_width": 18, "glyph_height": 12, "spacing": 2,
+                       "label_text_font_size": "11.5px", "glyph_width": 18, "glyph_height": 12, "spacing": 2,
                        "padding": 4, "margin": 4, "orientation": "horizontal"},
             "Title": {"text_color": self.text, "text_font": self.font, "text_font_size": "12px",
                       "text_font_style": "bold"},

@@ -10,7 +10,8 @@ import panel as pn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.workbench.report_samples import market, result  # noqa: E402
+from tests.workbench.report_samples import result  # noqa: E402
+from workbench.views.compare import Compare  # noqa: E402
 from workbench.views.data import LocalRun  # noqa: E402
 from workbench.views.report import Report  # noqa: E402
 
@@ -29,6 +30,8 @@ def page() -> pn.viewable.Viewable:
     look = arguments.get("theme", [b"light"])[0].decode()
     if name == "bare":
         body = pn.pane.Markdown("nothing")
+    elif name == "compare":
+        body = Compare([LocalRun(*result(seed=seed, params={"fast": 10 * seed, "slow": 50})) for seed in (1, 2, 3)], look=look)
     else:
         made, candles = pn.state.as_cached(name, lambda: result(**SAMPLES[name]))
         run = {"id": "01JDTEST0000000000", "name": "", "state": "completed"}

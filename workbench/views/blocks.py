@@ -31,7 +31,7 @@ GRID = """
 @media (max-width: 1000px) { :host { grid-template-columns: minmax(0, 1fr); } }
 """
 CELL = """
-:host { grid-column: span SPAN; min-width: 0; width: auto !important; margin: 0; }
+:host { grid-column: span SPAN; min-width: 0; width: auto !important; height: auto !important; align-self: stretch; margin: 0; }
 @media (max-width: 1000px) { :host { grid-column: 1 / -1; } }
 """
 

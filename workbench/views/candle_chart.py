@@ -34,7 +34,7 @@ class CandleChart:
         self.message = ""
 
     @classmethod
-    async def make(cls, cache: Cache, symbol: str, look: Style) -> "CandleChart":
+    async def make(cls, cache: Cache, symbol: str, look: Style, *, live: bool = True) -> "CandleChart":
         """The chart of a market at the end of its range."""
         chart = cls(cache, symbol, look, {name: await cache.table(name) for name in ("fills", "roundtrips", "indicators")})
         try:
@@ -47,12 +47,12 @@ class CandleChart:
             return chart
         step = chart._resolution * times.SECOND
         chart._bounds = (int(whole["time"][0]) - step, int(whole.get("last", whole["time"])[-1]) + step)
-        chart._draw(whole)
+        chart._draw(whole, live)
         assert chart.zoom is not None
         await chart.zoom.now()
         return chart
 
-    def _draw(self, candles: analysis.Columns) -> None:
+    def _draw(self, candles: analysis.Columns, live: bool) -> None:
         look = self._look
         boxes = pictures.boxes(candles, self._resolution, look)
         panels = self._panels(candles)
@@ -71,7 +71,7 @@ class CandleChart:
         axis.update(start=low / 1000, end=high / 1000, reset_start=low / 1000, reset_end=high / 1000)
         axis.bounds = (low / 1000 - (high - low) / 5000, high / 1000 + (high - low) / 5000)
         axis.min_interval = self._resolution * 5000.0
-        self.zoom = Zoom(figures[0], self._refresh)
+        self.zoom = Zoom(figures[0], self._refresh, live=live)
         self.model = column(*figures, sizing_mode="stretch_width", spacing=0)
 
     def _panels(self, candles: analysis.Columns) -> dict[str, str]:
@@ -108,7 +108,7 @@ class CandleChart:
         boxes = pictures.boxes(candles, self._resolution, look)
         for label in ("wicks", "bodies"):
             price.fill(label, boxes)
-        self._drawings["volume"].fill("volume", boxes)
+        self._drawings["volume"].fill("volume", pictures.volumes(boxes))
         fills = analysis.between(self._fills, first, last)
         for label, columns in pictures.marks(fills, look).items():
             price.fill(label, columns)

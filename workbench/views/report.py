@@ -1,9 +1,6 @@
 """The tear-sheet of a run: one class for the page and the notebook cell."""
 
-import asyncio
-import inspect
 from collections.abc import Callable
-from html import escape
 from typing import Any, Final
 
 import panel as pn
@@ -107,7 +104,7 @@ class Report(pn.viewable.Viewer):
             ("Parquet tables", f"{stem}-parquet.zip", lambda: export.parquet_zip(self._cache)),
         ]
         buttons = [pn.widgets.FileDownload(callback=self._file(make), filename=name, label=label, width=124, margin=(0, 6, 0, 0),
-                                           button_type="default", icon=None, stylesheets=[_button_css(self.look)])
+                                           stylesheets=[theme.button_css(self.look)])
                    for label, name, make in made]
         return pn.FlexBox(*buttons, sizing_mode="stretch_width", margin=(10, 0, 10, 0))
 
@@ -133,12 +130,4 @@ def _tabs_css(look: Style) -> str:
 .bk-tab:hover {{ color: {look.text} !important; }}
 .bk-tab.bk-active {{ color: {look.accent} !important; border-bottom-color: {look.accent} !important; }}
 .bk-tab:focus-visible {{ outline: 2px solid {look.accent}; outline-offset: -2px; }}
-"""
-
-
-def _button_css(look: Style) -> str:
-    return f"""
-.bk-btn, .bk-btn a {{ background: {look.surface} !important; color: {look.text} !important; font-size: 12px; text-decoration: none; }}
-.bk-btn {{ border: 1px solid {look.border} !important; border-radius: 6px; padding: 3px 10px !important; }}
-.bk-btn:hover {{ border-color: {look.accent} !important; }}
 """

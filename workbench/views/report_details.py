@@ -39,9 +39,9 @@ async def build(cache: Cache, look: Style) -> list[Block]:
     parts = [
         Block(content=tables.warnings(summary.get("warnings", ()))),
         Block(content=cost_table(cache, await cache.table("fills")), span=6),
+        Block(content=tables.facts("Data", quality), span=6),
         Block(content=tables.facts("What was asked", summary.get("spec", {})), span=6),
         Block(content=tables.facts("Provenance", origin), span=6),
-        Block(content=tables.facts("Data", quality), span=6),
         Block(content=tables.metrics(cache.metrics, cache.currency)),
         Block(content=tables.log(list(summary.get("logs", ())))),
     ]

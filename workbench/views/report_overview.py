@@ -10,6 +10,7 @@ from engine import analysis
 from engine.plots import equity as pictures
 from engine.plots.render import Drawing, draw, hide_x, link, span_of
 from engine.plots.style import Style
+from workbench import theme
 from workbench.views import tables
 from workbench.views.blocks import Block
 from workbench.views.data import Cache
@@ -84,18 +85,10 @@ class Overview:
 def scale_switch(linear: Any, log: Any, look: Style) -> RadioButtonGroup:
     """Buttons that show one of two figures; they work in the browser alone, so in exported files too."""
     switch = RadioButtonGroup(labels=["Linear", "Log"], active=0, width=130, margin=(0, 0, 2, 0),
-                              stylesheets=[button_css(look)])
+                              stylesheets=[theme.button_css(look)])
     switch.js_on_change("active", CustomJS(args={"linear": linear, "log": log},
                                            code="linear.visible = cb_obj.active === 0; log.visible = cb_obj.active === 1;"))
     return switch
-
-
-def button_css(look: Style) -> str:
-    """Bokeh's own buttons in the views' colours."""
-    return (f".bk-btn {{ background: {look.raised}; color: {look.text}; border-color: {look.border}; font-size: 12px; "
-            f"padding: 2px 10px; font-family: {look.font}; }}"
-            f".bk-btn.bk-active {{ background: {look.accent}; color: {look.surface}; border-color: {look.accent}; "
-            "box-shadow: none; }")
 
 
 async def build(cache: Cache, look: Style) -> Overview:

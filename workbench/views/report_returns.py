@@ -44,8 +44,7 @@ async def build(cache: Cache, look: Style) -> list[Block]:
 
 def _moments(gains: np.ndarray) -> str:
     up = float((gains > 0).mean())
-    return (f"{len(gains):,} days, {up:.0%} of them up, best {pictures.percent(gains.max())} %, worst "
-            f"{pictures.percent(gains.min())} %; dashed: the normal curve")
+    return f"{up:.0%} up, best {pictures.percent(gains.max())} %, worst {pictures.percent(gains.min())} %"
 
 
 def rolling(day: np.ndarray, gains: np.ndarray, benchmark: np.ndarray | None, periods: float, look: Style) -> Block:

@@ -13,7 +13,7 @@ from workbench import theme
 from workbench.views import tables
 from workbench.views.blocks import Block, html
 from workbench.views.candle_chart import CandleChart
-from workbench.views.data import Cache, drive
+from workbench.views.data import Cache
 
 PAGE = 12
 
@@ -25,14 +25,14 @@ class Inspector:
         self._cache, self._look, self._trips = cache, look, trips
         self.chart: CandleChart | None = None
         markets = [str(market) for market in cache.spec.get("markets", ())] or sorted(set(map(str, trips["symbol"])))
-        self.market = pn.widgets.Select(name="Market", options=markets, width=220, margin=(0, 10, 0, 0),
+        self.market = pn.widgets.Select(label="Market", options=markets, width=220, margin=(0, 10, 0, 0),
                                         visible=len(markets) > 1)
         self.grid = trade_grid(trips, look) if len(trips["pnl"]) else None
-        self._plain = theme.card(look)
         self._place = pn.Column(sizing_mode="stretch_width", margin=0)
         self._note = html("", look)
         self._before, self._after, self._all = (
-            pn.widgets.Button(name=name, width=width, margin=(0, 6, 0, 0), align="end")
+            pn.widgets.Button(label=name, width=width, margin=(0, 6, 0, 0), align="end",
+                              stylesheets=[theme.button_css(look)])
             for name, width in (("‹ Previous trade", 120), ("Next trade ›", 120), ("Whole range", 110)))
         self._before.on_click(lambda _: self._step(-1))
         self._after.on_click(lambda _: self._step(1))
@@ -64,7 +64,8 @@ class Inspector:
         self._note.object = f'<p class="wb-sub">{text}</p>' if text else ""
 
     async def _changed(self, event: Any) -> None:
-        await self.open(event.new)
+        if self.chart is None or self.chart.symbol != event.new:
+            await self.open(event.new)
 
     async def _selected(self, event: Any) -> None:
         if event.new:
@@ -81,10 +82,8 @@ class Inspector:
         """Zoom to the trade of that row."""
         symbol = str(self._trips["symbol"][row])
         if self.chart is None or self.chart.symbol != symbol:
-            with pn.param.parameterized.discard_events(self.market):
-                self.market.value = symbol
             await self.open(symbol)
-            self.market.param.trigger("options")
+            self.market.value = symbol
         if self.chart is not None:
             self.chart.focus(int(self._trips["entry_time"][row]), int(self._trips["exit_time"][row]),
                              {name: self._trips[name][row] for name in ("entry_price", "exit_price", "pnl")})
@@ -98,7 +97,7 @@ def trade_grid(trips: analysis.Columns, look: Style) -> pn.widgets.Tabulator:
     two, four = NumberFormatter(format="0,0.00", text_align="right"), NumberFormatter(format="0,0.[0000]", text_align="right")
     plain = NumberFormatter(format="0", text_align="right")
     when = DateFormatter(format="%Y-%m-%d %H:%M")
-    widths = {"trade": 66, "market": 150, "side": 66, "entry": 134, "exit": 134, "status": 78}
+    widths = {"trade": 76, "market": 140, "side": 72, "entry": 128, "exit": 128, "status": 76}
     return pn.widgets.Tabulator(
         frame, show_index=False, disabled=True, selectable=1, pagination="remote", page_size=PAGE, layout="fit_data_fill",
         sizing_mode="stretch_width", theme="simple", margin=0, widths=widths,
@@ -110,20 +109,26 @@ def trade_grid(trips: analysis.Columns, look: Style) -> pn.widgets.Tabulator:
 def grid_css(look: Style) -> str:
     """The grid in the views' colours."""
     return f"""
-.tabulator {{ background: {look.surface}; color: {look.text}; border: 1px solid {look.border}; border-radius: 6px;
+:host .tabulator {{ background: {look.surface}; color: {look.text}; border: 1px solid {look.border}; border-radius: 6px;
   font-size: 12px; font-family: {look.font}; font-variant-numeric: tabular-nums; }}
-.tabulator .tabulator-header, .tabulator .tabulator-header .tabulator-col {{ background: {look.raised} !important;
-  color: {look.muted}; border-color: {look.border}; font-weight: 550; }}
-.tabulator .tabulator-row, .tabulator .tabulator-row.tabulator-row-even {{ background: {look.surface}; color: {look.text};
-  border-color: {look.grid}; min-height: 26px; }}
-.tabulator .tabulator-row .tabulator-cell {{ border-color: {look.grid}; padding: 4px 8px; height: 27px; }}
-.tabulator .tabulator-row:hover {{ background: {look.raised} !important; cursor: pointer; }}
-.tabulator .tabulator-row.tabulator-selected, .tabulator .tabulator-row.tabulator-selected:hover {{
+:host .tabulator .tabulator-header, :host .tabulator .tabulator-header .tabulator-col {{ background: {look.raised} !important;
+  color: {look.muted}; border-color: {look.border}; font-weight: 550; font-size: 12px; }}
+:host .tabulator .tabulator-header .tabulator-col .tabulator-col-content {{ padding: 5px 8px; }}
+:host .tabulator .tabulator-tableholder .tabulator-table {{ background: {look.surface}; color: {look.text}; }}
+:host .tabulator .tabulator-tableholder {{ background: {look.surface}; }}
+:host .tabulator .tabulator-row, :host .tabulator .tabulator-row.tabulator-row-even {{ background: {look.surface};
+  color: {look.text}; border-color: {look.grid}; min-height: 27px; border-bottom: 1px solid {look.grid}; }}
+:host .tabulator .tabulator-row .tabulator-cell {{ border-color: transparent; padding: 5px 8px; font-size: 12px; height: 27px; }}
+:host .tabulator .tabulator-row:hover {{ background: {look.raised} !important; cursor: pointer; }}
+:host .tabulator .tabulator-row.tabulator-selected, :host .tabulator .tabulator-row.tabulator-selected:hover {{
   background: {look.accent} !important; color: {look.surface} !important; }}
-.tabulator .tabulator-tableholder, .tabulator .tabulator-tableholder .tabulator-table {{ background: {look.surface}; }}
-.tabulator .tabulator-footer {{ background: {look.raised}; color: {look.muted}; border-color: {look.border}; }}
-.tabulator .tabulator-footer .tabulator-page {{ background: {look.surface}; color: {look.text}; border-color: {look.border}; }}
-.tabulator .tabulator-footer .tabulator-page.active {{ color: {look.accent}; font-weight: 650; }}
+:host .tabulator .tabulator-footer {{ background: {look.surface} !important; color: {look.muted}; border-color: {look.border};
+  padding: 4px 6px; }}
+:host .tabulator .tabulator-footer .tabulator-page {{ background: {look.surface} !important; color: {look.text} !important;
+  border: 1px solid {look.border}; border-radius: 4px; padding: 2px 8px; margin: 0 2px; font-size: 12px; opacity: 1; }}
+:host .tabulator .tabulator-footer .tabulator-page:disabled {{ opacity: .45; }}
+:host .tabulator .tabulator-footer .tabulator-page.active {{ color: {look.accent} !important; border-color: {look.accent};
+  font-weight: 650; }}
 """
 
 
@@ -178,9 +183,7 @@ async def still(cache: Cache, look: Style, most: int = 300) -> list[Block]:
     """The tab's cards for a file: the chart of the first market as it begins, and the trades as a plain table."""
     trips, fills = await cache.table("roundtrips"), await cache.table("fills")
     markets = [str(market) for market in cache.spec.get("markets", ())] or sorted(set(map(str, trips["symbol"])))
-    chart = await CandleChart.make(cache, markets[0] if markets else "", look)
-    if chart.zoom is not None:
-        chart.zoom.stop()
+    chart = await CandleChart.make(cache, markets[0] if markets else "", look, live=False)
     blocks = [Block(title=f"Candles and fills, {chart.symbol}", note=chart.message,
                     content=chart.model if chart.model is not None else tables.empty("No candles", chart.message))]
     return blocks + [Block(content=tables.trades(trips, most))] + pictures_of(trips, fills, look)

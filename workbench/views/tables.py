@@ -133,7 +133,7 @@ def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(values, list | tuple):
         if all(not isinstance(value, Mapping | list | tuple) for value in values):
             return [(prefix, ", ".join(str(value) for value in values) or "none")]
-        return [pair for i, value in enumerate(values) for pair in flat(value, f"{prefix}.{i + 1}")]
+        return [pair for i, value in enumerate(values) for pair in flat(value, f"{prefix}.{i + 1}" if prefix else str(i + 1))]
     return [(prefix, "none" if values is None else values)]
 
 

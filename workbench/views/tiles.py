@@ -6,12 +6,9 @@ from html import escape
 from typing import Any, Final
 
 from engine import times
+from engine.metrics import METRICS
 from engine.model import Metric
 
-try:
-    from engine.metrics import METRICS
-except ImportError:
-    METRICS = {}
 KEY: Final = ("total_return", "annual_return", "sharpe", "max_drawdown")
 TILES: Final = (
     *KEY, "benchmark_return", "volatility", "sortino", "calmar", "omega", "max_drawdown_days", "time_under_water",
@@ -35,6 +32,8 @@ def shown(metric: Metric, value: float | None, currency: str = "") -> tuple[str,
     """A figure as (text, unit) for a person: fractions become percent; ("–", "") when it is undefined."""
     if value is None or value != value:
         return "–", ""
+    if value in (float("inf"), float("-inf")):
+        return number(value), ""
     sign = "+" if metric.key in SIGNED and value > 0 else ""
     match metric.unit:
         case "fraction":

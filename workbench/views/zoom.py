@@ -22,14 +22,15 @@ class Zoom:
     """Calls `refresh(start, end)` (microseconds) after an x-range has changed, at most once for each pause.
 
     In a served page it runs on the session's loop and may wait; without a session (a notebook) it runs at once, for
-    data that need not be awaited.
+    data that need not be awaited. A figure for a file is not `live`: nothing will hear its range change.
     """
 
-    def __init__(self, figure: Any, refresh: Callable[[int, int], Awaitable[None]]) -> None:
+    def __init__(self, figure: Any, refresh: Callable[[int, int], Awaitable[None]], *, live: bool = True
+                 ) -> None:
         self._figure, self._refresh = figure, refresh
         self._waiting = False
         self.refreshed = 0
-        for bound in ("start", "end"):
+        for bound in ("start", "end") if live else ():
             figure.x_range.on_change(bound, self._moved)
 
     @property
@@ -41,11 +42,6 @@ class Zoom:
         """Move the view; the change fetches."""
         axis = self._figure.x_range
         axis.update(start=start / 1000, end=end / 1000)
-
-    def stop(self) -> None:
-        """Leave the figure as it is, as a file must."""
-        for bound in ("start", "end"):
-            self._figure.x_range.remove_on_change(bound, self._moved)
 
     def _moved(self, attribute: str, old: Any, new: Any) -> None:
         if self._waiting or new is None:
