@@ -21,6 +21,7 @@ _NORMAL: Final = NormalDist()
 _EULER: Final = 0.5772156649015329
 _TINY: Final = 1e-14
 """Deviations of returns below this are rounding, not risk."""
+_GONE: Final = 1e-9
 
 
 def _table(*metrics: Metric) -> dict[str, Metric]:
@@ -165,12 +166,12 @@ def _plain(value: float | None) -> float | None:
 
 
 def _returns(value: np.ndarray, initial: float) -> np.ndarray:
-    """Returns from value to value, the first from `initial`; they end where the value is no longer positive."""
+    """Returns from value to value, the first from `initial`; they end where nothing is left (a billionth of it)."""
     before = np.empty(len(value))
     before[0] = initial
     before[1:] = value[:-1]
-    if value.min() <= 0:
-        end = int(np.argmax(value <= 0)) + 1
+    if value.min() <= _GONE * initial:
+        end = int(np.argmax(value <= _GONE * initial)) + 1
         before, value = before[:end], value[:end]
     return value / before - 1.0
 

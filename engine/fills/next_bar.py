@@ -136,7 +136,7 @@ def _fill(merged, begin, times, opens, closes, flat, matrix, portfolio, directio
                         else:
                             most = free / (2.0 * open_ - paid * (1.0 - fee_rate))
                         if opening > most:
-                            if most <= 0.0:
+                            if most <= 1e-9 * opening:  # what is left of the cash is rounding
                                 counts[2] += 1
                                 opening = 0.0
                             else:

@@ -13,7 +13,8 @@ from engine.errors import Invalid
 from engine.live import Stepper
 from engine.reporter import Reporter
 from engine.strategies import Parameter, from_function
-from tests.engine.market_fakes import bars, walk as random_walk
+from tests.engine.market_fakes import bars
+from tests.engine.market_fakes import walk as random_walk
 
 SMALL = {
     "sma_cross": {"fast": 3, "slow": 8}, "macd": {"fast": 3, "slow": 6, "signal": 4}, "rsi": {"window": 4},
