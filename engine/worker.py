@@ -44,7 +44,7 @@ class PoolReporter(Reporter):
         self._cancelled = cancelled
         self._chatter_left = chatter_limit
         self._fraction = 0.0
-        self._last = 0.0
+        self._last = time.monotonic()
         self._steps: set[str] = set()
 
     def progress(self, fraction: float, message: str = "") -> None:

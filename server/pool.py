@@ -28,6 +28,7 @@ from engine import worker as work
 PLUGIN: Final = "workbench"
 WATCH_INTERVAL: Final = 0.2
 RETRY_INTERVAL: Final = 1.0
+MEND_AFTER: Final = 20.0
 
 log = logging.getLogger("workbench.pool")
 
@@ -92,6 +93,7 @@ class Pool:
         self._background: set[asyncio.Task[None]] = set()
         self._count = 0
         self._ready = False
+        self._whole_at = time.monotonic()
         self._reason = "not started"
         self._closing = False
         self._sink: Callable[[Report], None] = lambda report: None
@@ -355,6 +357,7 @@ class Pool:
     async def _count_workers(self) -> None:
         if self._cluster is not None:
             count = len(self._cluster.scheduler.workers)
+            self._mend(count)
         else:
             present = frozenset(await self._client.scheduler.ncores())
             if present - self._seen:  # newcomers, or some that were blind before
@@ -363,6 +366,15 @@ class Pool:
         if count != self._count:
             self._count = count
             self._wake()
+
+    def _mend(self, count: int) -> None:
+        """Have workers made again whose nanny gave up, which it does when a worker dies while it starts."""
+        now = time.monotonic()
+        if count >= self._workers:
+            self._whole_at = now
+        elif now - self._whole_at > MEND_AFTER:
+            self._whole_at = now
+            self._cluster.scale(self._workers)
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None

@@ -2,12 +2,13 @@
 `engine.model` and raise `engine.errors`."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from engine.candle_store import CandleStore
+from engine.errors import WorkbenchError
 from server.config import Config
 from server.pool import Pool
 from server.services.markets import Markets
+from server.services.optimizations import Optimizations
 from server.services.runs import Runs
 from server.services.users import Users
 from server.store.database import Database
@@ -28,7 +29,7 @@ class Services:
     users: Users
     markets: Markets
     runs: Runs
-    optimizations: Any
+    optimizations: Optimizations
     admin_token: str | None
 
     @classmethod
@@ -48,17 +49,28 @@ class Services:
             runs = Runs(db=db, events=events, pool=pool, store=store, data_dir=config.data_dir.absolute())
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
-                markets=Markets(store=store, db=db, events=events), runs=runs, optimizations=None)
+                markets=Markets(store=store, db=db, events=events), runs=runs,
+                optimizations=Optimizations(db=db, events=events, runs=runs))
             if compute:
                 await pool.start()
             await runs.start()
+            await services.optimizations.start()
             return services
         except BaseException:
             await db.close()
             raise
 
+    async def database_answers(self) -> bool:
+        """Whether the database can be asked something now."""
+        try:
+            await self.db.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+        except WorkbenchError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Stop taking work and close everything, what depends on others first."""
+        await self.optimizations.close()
         await self.runs.close()
         await self.pool.close()
         await self.markets.close()

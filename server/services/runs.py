@@ -38,7 +38,7 @@ class Runs:
     def __init__(self, *, db: Database, events: EventLog, pool: Pool, store: CandleStore, data_dir: Path) -> None:
         self._db = db
         self._events = events
-        self._store = store
+        self.store = store
         self._results = Path(data_dir) / "results"
         self.dispatcher = Dispatcher(db=db, events=events, pool=pool, candles=store.root, results=self._results)
 
@@ -137,14 +137,14 @@ class Runs:
             raise Invalid("the backtest cannot work", problems=problems)
 
     def _check_market(self, spec: BacktestSpec, key: str) -> None:
-        market = Market.parse(key) if ":" in key and "/" in key else self._store.resolve(key)
+        market = Market.parse(key) if ":" in key and "/" in key else self.store.resolve(key)
         try:
-            source = self._store.source(market, spec.resolution_seconds)
+            source = self.store.source(market, spec.resolution_seconds)
         except WorkbenchError as error:
             found = error.problems[0]
             raise Invalid(found.message, field="resolution" if found.field == "resolution" else "",
                           remedy=found.remedy) from None
-        there = next(dataset for dataset in self._store.datasets(market) if dataset.resolution == source)
+        there = next(dataset for dataset in self.store.datasets(market) if dataset.resolution == source)
         span = f"it has {times.iso(there.first)[:10]} to {times.iso(there.last)[:10]}"
         if spec.start_micros is not None and spec.start_micros > there.last:
             raise Invalid(f"{key} has no candles from {spec.start} on", field="start", remedy=span)

@@ -32,7 +32,7 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
     made = Pool(data_dir=tmp_path_factory.mktemp("pool"), workers=2, grace=0.3, do=pool_jobs.do,
                 warm_up=pool_jobs.nothing)
     await made.start()
-    await until(lambda: made.ready, 30)
+    await until(lambda: made.ready, 60)
     yield made
     await made.close()
 
@@ -64,7 +64,7 @@ class House:
             found = await self.runs.get(run.id)
             return found if found.state == state else None
 
-        return await until(there, 20)
+        return await until(there, 60)
 
     async def story(self, run: Run) -> list[tuple[str, Any]]:
         events = await self.events.page(f"run/{run.id}")
@@ -77,10 +77,10 @@ class House:
 async def house(tmp_path: Path, pool: Pool) -> AsyncIterator[House]:
     made = House(tmp_path, pool)
     await made.open()
-    await until(lambda: pool.count == 2, 20)
+    await until(lambda: pool.count == 2, 60)
     yield made
     await made.close()
-    await until(lambda: not pool.waiting, 20)
+    await until(lambda: not pool.waiting, 60)
 
 
 NORMAL = [("state", "queued"), ("state", "running"), ("progress", 0.1), ("progress", 0.3), ("progress", 0.95),
