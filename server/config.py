@@ -60,7 +60,7 @@ class Setting:
         """The setting's value from text or from TOML; raises `Invalid` naming the setting."""
         try:
             found = self._convert(value)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             raise Invalid(f"{value!r} is not {ARTICLES[self.kind]}", field=self.name, remedy=self._remedy()) from None
         if self.choices and found not in self.choices:
             raise Invalid(f"{value!r} is not a choice", field=self.name, remedy=self._remedy())

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from pydantic import BaseModel
 
-from engine.errors import Busy, Unauthenticated, WorkbenchError
+from engine.errors import Busy, Unauthenticated
 from engine.model import Principal
 from server.auth import local_path
 from server.dialects.base import BaseHandler
@@ -40,11 +40,7 @@ class Health(BaseModel):
 
 class HealthHandler(BaseHandler):
     async def get(self) -> None:
-        try:
-            await self.services.db.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
-            database = True
-        except WorkbenchError:
-            database = False
+        database = await self.services.database_answers()
         pool = self.services.pool
         self.write_json({"status": "healthy" if database else "degraded", "version": VERSION, "database": database,
                          "workers": {"ready": bool(pool.ready), "count": int(pool.count)}},

@@ -16,10 +16,10 @@ from tornado.websocket import WebSocketHandler
 
 from engine.errors import Busy, Forbidden, Unavailable, WorkbenchError
 from engine.model import Event
-from server.dialects.base import Guarded
 from server.dialects.context import Context
 from server.dialects.encoding import dumps
 from server.dialects.failures import UpgradeRequired
+from server.dialects.guarded import Guarded
 from server.dialects.routes import Route
 
 __all__ = ["StreamHandler", "frame_of"]

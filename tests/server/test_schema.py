@@ -1,0 +1,65 @@
+"""`/openapi.json` against the real server: every operation with made-up requests. No 5xx, and no answer (status,
+content type, body) that the document does not name."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.harness import ServerProcess
+
+EXAMPLES = 12
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[ServerProcess]:
+    with ServerProcess("--workers", "1", "--rate-limit", "0", "--log-level", "error", "--max-upload", "4M") as server:
+        yield server
+
+
+def test_every_answer_is_documented(api: ServerProcess) -> None:
+    schema = schemathesis.openapi.from_url(api.url + "/openapi.json")
+    wrong, asked = [], 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None,
+                  derandomize=True)
+        @given(case=operation.as_strategy())
+        def probe(case: Any) -> None:
+            case.call_and_validate(headers=api.headers, checks=CHECKS, timeout=30, allow_redirects=False)
+
+        try:
+            probe()
+        except (FailureGroup, Failure, AssertionError) as error:
+            wrong.append(f"{operation.label}: {error}\n{getattr(error, 'exceptions', '')}")
+        asked += 1
+    assert asked > 20
+    assert not wrong, "\n\n".join(wrong)
+
+
+def test_the_document_names_every_route_and_says_what_it_needs(api: ServerProcess) -> None:
+    found = httpx.get(api.url + "/openapi.json").json()
+    assert found["openapi"] == "3.1.0"
+    operations = [(path, verb, operation) for path, verbs in found["paths"].items()
+                  for verb, operation in verbs.items()]
+    assert len({operation["operationId"] for _, _, operation in operations}) == len(operations) > 20
+    for path, verb, operation in operations:
+        assert operation["summary"] and operation["tags"], (verb, path)
+        assert {"500", "503"} <= operation["responses"].keys()
+        if operation["security"]:
+            assert {"401", "403"} <= operation["responses"].keys(), (verb, path)
+    for path in ("/healthz", "/login", "/workbench/api/me", "/workbench/api/tokens/{id}", "/workbench/api/runs"):
+        assert path in found["paths"]
+    assert found["paths"]["/healthz"]["get"]["security"] == []
