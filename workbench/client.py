@@ -289,16 +289,19 @@ class AsyncClient:
                   "points": points, "limit": limit, "format": "arrow"}
         return of_arrow((await self._http.request("GET", f"{_candles_path(key)}/candles", params=params)).content)
 
-    async def upload(self, candles: Any, market: str | Market, resolution: str | int = "1d", *,
-                     overwrite: bool = False) -> dict[str, int]:
-        """Store the candles of a DataFrame or mapping; the answer counts bars added, kept and replaced."""
+    async def upload(self, candles: Any, market: str | Market, resolution: str | int | None = None, *,
+                     overwrite: bool = False) -> dict[str, Any]:
+        """Store the candles of a DataFrame or mapping; the answer counts bars added, kept and replaced.
+
+        The resolution is read off the times unless given.
+        """
         return await self.upload_bytes(arrow_of_candles(candles), "application/vnd.apache.arrow.stream", market,
                                        resolution, overwrite=overwrite)
 
-    async def upload_bytes(self, body: bytes, content_type: str, market: str | Market, resolution: str | int = "1d",
-                           *, overwrite: bool = False) -> dict[str, int]:
+    async def upload_bytes(self, body: bytes, content_type: str, market: str | Market,
+                           resolution: str | int | None = None, *, overwrite: bool = False) -> dict[str, Any]:
         """Store candles from a body of text/csv, application/json, Arrow or Parquet."""
-        params = {"resolution": _resolution(resolution), "overwrite": overwrite}
+        params = {"resolution": _resolution(resolution) if resolution else None, "overwrite": overwrite}
         return await self._http.json("POST", f"{_candles_path(market)}/candles", params=params, content=body,
                                      headers={"Content-Type": content_type})
 

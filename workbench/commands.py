@@ -237,7 +237,7 @@ def _local_backtest(arguments: argparse.Namespace, markets: list[str], words: di
 
         from workbench import export
 
-        Path(arguments.html).write_text(asyncio.run(export.html_of(result)))
+        asyncio.run(export.to_html(result, None, Path(arguments.html)))
     _print_summary(result.summary(), arguments.json)
     return 0
 

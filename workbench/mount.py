@@ -53,6 +53,7 @@ async def extra(server: Any) -> None:
                 await pages.start()
             except Exception:
                 log.exception("the pages could not be prepared; the API goes on")
+                server.mount(None)
             else:
                 if not config.no_browser:
                     await asyncio.to_thread(_open_browser, server.login_url)

@@ -185,9 +185,12 @@ class Client:
         call = self.asynchronous.candles(market, resolution, start=start, end=end, points=points)
         return frame(self._loop.call(call), "time")
 
-    def upload(self, candles: Any, market: str | Market, resolution: str | int = "1d", *,
-               overwrite: bool = False) -> dict[str, int]:
-        """Store the candles of a DataFrame (time in its index or a column). A stored bar wins unless `overwrite`."""
+    def upload(self, candles: Any, market: str | Market, resolution: str | int | None = None, *,
+               overwrite: bool = False) -> dict[str, Any]:
+        """Store the candles of a DataFrame (time in its index or a column). A stored bar wins unless `overwrite`.
+
+        The resolution is read off the times unless given.
+        """
         return self._loop.call(self.asynchronous.upload(candles, market, resolution, overwrite=overwrite))
 
     def quality(self, market: str | Market, resolution: str | int = "1d") -> dict[str, Any]:

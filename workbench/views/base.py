@@ -127,6 +127,12 @@ class PageView(pn.viewable.Viewer):
         """Take the message away."""
         self.notice.visible = False
 
+    def entitle(self, title: str) -> None:
+        """Name the browser's tab."""
+        document = pn.state.curdoc
+        if document is not None:  # a document's own fields may be changed only under its lock
+            document.add_next_tick_callback(lambda: setattr(document, "title", f"{title} · workbench"))
+
     def visit(self, path: str) -> None:
         """Go to another page."""
         if pn.state.location is not None:

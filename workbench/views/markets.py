@@ -14,6 +14,7 @@ from workbench.views.new_backtest import _CARD, RESOLUTIONS, _cell
 TYPES: Final = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "pq": "application/vnd.apache.parquet",
                 "json": "application/json", "arrow": "application/vnd.apache.arrow.stream",
                 "txt": "text/csv"}
+FROM_FILE: Final = "as in the file"
 LARGEST: Final = 64 * 2**20
 POINTS: Final = 1500
 
@@ -46,7 +47,7 @@ class Markets(PageView):
         self._exchange = pn.widgets.TextInput(name="Exchange", placeholder="nasdaq", **wide)
         self._asset = pn.widgets.TextInput(name="Asset", placeholder="AAPL", **wide)
         self._currency = pn.widgets.TextInput(name="Currency", value="USD", **wide)
-        self._resolution = pn.widgets.Select(name="Bars of", options=list(RESOLUTIONS), value="1d", **wide)
+        self._resolution = pn.widgets.Select(name="Bars of", options=[FROM_FILE, *RESOLUTIONS], **wide)
         self._overwrite = pn.widgets.Checkbox(name="replace bars that are already there", margin=0)
         self._import = pn.widgets.Button(name="Import", button_type="primary", width=110, margin=0, disabled=True)
         self._import.on_click(self._imported)
@@ -130,11 +131,6 @@ class Markets(PageView):
             self._exchange.value = parts[0]
         if parts and not self._asset.value:
             self._asset.value = (parts[1] if len(parts) >= 3 else parts[0]).upper()
-        if len(parts) >= 2 and len(parts[-1]) in (2, 3):
-            try:
-                self._resolution.value = times.resolution_name(times.resolution(parts[-1]))
-            except Exception:  # a name that says nothing about the bars
-                return
 
     @on_page
     async def _imported(self, _event: Any) -> None:
@@ -150,46 +146,48 @@ class Markets(PageView):
         self._state.object = '<div role="status" class="muted">Storing …</div>'
         try:
             data = body.encode() if isinstance(body, str) else bytes(body)
-            report = await self.client.upload_bytes(data, TYPES[kind], market, self._resolution.value,
-                                                    overwrite=self._overwrite.value)
+            chosen = None if self._resolution.value == FROM_FILE else self._resolution.value
+            report = await self.client.upload_bytes(data, TYPES[kind], market, chosen, overwrite=self._overwrite.value)
         except BaseException:
             self._state.object = ""
             raise
         finally:
             self._import.disabled = False
         told = ", ".join(f"{report[key]:,} {key}" for key in ("added", "kept", "replaced") if report.get(key))
-        link = f"/markets?market={html.escape(market.key)}&amp;resolution={self._resolution.value}"
+        stored = html.escape(str(report.get("resolution", "")))
+        link = f"/markets?market={html.escape(market.key)}&amp;resolution={stored}"
         self._state.object = (f'<div role="status" class="good">{html.escape(market.key)}: {told or "nothing new"}. '
                               f'<a href="{link}">Look at it</a></div>')
         await self._show()
 
 
 def _quality(report: dict[str, Any]) -> str:
-    gaps = report.get("gaps") or []
-    bad = report.get("bad_bars", report.get("bad", 0)) or 0
-    bad_count = len(bad) if isinstance(bad, list) else int(bad)
-    duplicates = int(report.get("duplicates") or 0)
-    sound = not gaps and not bad_count and not duplicates
-    verdict = ('<span class="gain"><b>sound</b>: no gaps, duplicates or bad bars</span>' if sound else
-               '<span class="loss"><b>look closer</b></span>')
-    coverage = report.get("coverage", report.get("session_coverage"))
-    facts = [("Verdict", verdict), ("Rows", f"{report.get('rows', 0):,}"),
+    findings = [str(one) for one in report.get("findings") or ()]
+    grave = sum(int(report.get(name) or 0) for name in ("bad_bar_count", "duplicates", "gap_count"))
+    tone, word = ("loss", "look closer") if grave else ("", "sound, with remarks")
+    listed = "".join(f"<li>{html.escape(one)}</li>" for one in findings)
+    verdict = ('<span class="gain"><b>sound</b>: nothing found</span>' if not findings else
+               f'<b class="{tone}">{word}</b><ul style="margin:4px 0 0;padding-left:18px">{listed}</ul>')
+    coverage = report.get("coverage")
+    told = html.escape(str(report.get("periods_text") or ""))
+    periods = f'{float(report.get("periods_per_year") or 0):,.2f} <span class="muted">{told}</span>'
+    facts = [("Verdict", verdict), ("Bars", f"{report.get('rows', 0):,}"),
              ("Range", f"{day(report['first'])} – {day(report['last'])}" if report.get("first") is not None else "—"),
-             ("Gaps", f"{len(gaps):,}"), ("Bad bars", f"{bad_count:,}"), ("Duplicates", f"{duplicates:,}"),
-             ("Bars without volume", f"{int(report.get('zero_volume') or 0):,}"),
-             ("Session coverage", "—" if coverage is None else f"{float(coverage):.2%}"),
+             ("Coverage", "—" if coverage is None else f"{float(coverage):.2%}"),
              ("Calendar", html.escape(str(report.get("calendar") or "—"))),
-             ("Periods per year", f"{float(report.get('periods_per_year') or 0):,.2f}")]
-    if report.get("fingerprint"):
-        facts.append(("Fingerprint", f"<code>{html.escape(str(report['fingerprint']))}</code>"))
+             ("Periods a year", periods),
+             ("Fingerprint", f"<code>{html.escape(str(report.get('fingerprint') or '—'))}</code>")]
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    gaps = report.get("gaps") or []
     table = ""
     if gaps:
         rows = "".join(f"<tr><td>{day(gap['start'])}</td><td>{day(gap['end'])}</td>"
+                       f'<td>{html.escape(str(gap.get("severity", "")))}</td>'
                        f'<td class="num">{int(gap["missing"]):,}</td></tr>' for gap in gaps[:50])
-        table = (f"<details><summary>Gaps{' (first 50)' if len(gaps) > 50 else ''}</summary><table><thead><tr>"
-                 '<th scope="col">From</th><th scope="col">To</th><th scope="col" class="num">Missing bars</th></tr>'
-                 f"</thead><tbody>{rows}</tbody></table></details>")
+        title = "First 50 holes" if len(gaps) > 50 else "Holes"
+        table = (f'<details style="margin-top:8px"><summary>{title}</summary>'
+                 '<table><thead><tr><th scope="col">From</th><th scope="col">To</th><th scope="col">Kind</th>'
+                 f'<th scope="col" class="num">Missing bars</th></tr></thead><tbody>{rows}</tbody></table></details>')
     return f'<h2>Quality</h2><dl class="facts">{listed}</dl>{table}'
 
 

@@ -125,15 +125,17 @@ class NewBacktest(PageView):
         self._go = pn.widgets.Button(name="Run backtest", button_type="primary", width=160, margin=0, disabled=True)
         self._go.on_click(self._submitted)
         self._status = markup("")
-        self._sweep_go = pn.widgets.Button(name="Start sweep", button_type="primary", width=160, margin=0, disabled=True)
+        self._sweep_go = pn.widgets.Button(name="Start sweep", button_type="primary", width=160, margin=0,
+                                           disabled=True)
         self._sweep_go.on_click(self._sweep_submitted)
         self._sweep_box = pn.Column(sizing_mode="stretch_width", margin=0, styles={"gap": "10px"})
         self._objective = Field("objective", pn.widgets.Select(name="Objective", options=["sharpe"], **wide))
-        self._method = Field("method", pn.widgets.Select(name="Method", options=["grid", "random", "bayesian"], **wide))
+        methods = ["grid", "random", "bayesian"]
+        self._method = Field("method", pn.widgets.Select(name="Method", options=methods, **wide))
         self._trials = Field("max_trials", pn.widgets.IntInput(name="Most trials", value=200, start=1, **wide))
-        self._validation = Field("validation", pn.widgets.Select(name="Judge on", options={
-            "the same data": "none", "data kept aside (holdout)": "holdout", "later windows (walk-forward)": "walk_forward"
-        }, **wide))
+        judged = {"the same data": "none", "data kept aside (holdout)": "holdout",
+                  "later windows (walk-forward)": "walk_forward"}
+        self._validation = Field("validation", pn.widgets.Select(name="Judge on", options=judged, **wide))
         return self._layout()
 
     def __getitem__(self, name: str) -> Any:
@@ -225,8 +227,9 @@ class NewBacktest(PageView):
         body = requests.backtest_body(
             self["strategy"].value or "", markets=list(self["markets"].value) or None,
             params={name: field.widget.value for name, field in self._parameters.items()},
-            resolution=self["resolution"].value, start=_day(self["start"].value), end=_day(self["end"].value, last=True),
-            cash=self["cash"].value, currency=self["currency"].value, direction=self["direction"].value,
+            resolution=self["resolution"].value, start=_day(self["start"].value),
+            end=_day(self["end"].value, last=True), cash=self["cash"].value, currency=self["currency"].value,
+            direction=self["direction"].value,
             sizing={"kind": self["sizing.kind"].value, "value": self["sizing.value"].value},
             costs={name: self[f"costs.{name}"].value for name in ("fee_rate", "slippage", "fixed_fee")},
             data_mode=self["data_mode"].value, seed=self["seed"].value)

@@ -40,6 +40,7 @@ class Overview(PageView):
         self._side = markup("")
         self._curves: dict[str, list[float]] = {}
         self._changed = asyncio.Event()
+        self._ready = False
         head = markup('<div class="head"><h1>Overview</h1><a class="button" href="/new">New backtest</a></div>')
         return pn.Column(head, self._counts, pn.FlexBox(
             pn.Column(self._runs, styles={"flex": "3 1 620px", "min-width": "0"}, margin=0),
@@ -51,6 +52,9 @@ class Overview(PageView):
         await self._show()
         self.spawn(self._listen())
         self.spawn(self._refresh())
+        while not self._ready:  # the pool warms up after a start
+            await asyncio.sleep(1.5)
+            await self._show()
 
     async def _listen(self) -> None:
         async for event in self.client.follow_all(prefix="run/"):
@@ -70,6 +74,7 @@ class Overview(PageView):
             self.client.runs(states=["running"], limit=1), self.client.runs(states=["completed"], limit=1),
             self.client.markets(), self.client.health())
         workers = health.get("workers") or {}
+        self._ready = bool(workers.get("ready"))
         ready = f"{workers.get('count', 0)} ready" if workers.get("ready") else "warming up"
         tiles = [("Runs", f"{latest.total:,}"), ("Completed", f"{done.total:,}"),
                  ("Running", f"{running.total:,}"), ("Queued", f"{queued.total:,}"),

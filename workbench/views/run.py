@@ -6,7 +6,7 @@ from typing import Any, Final
 import panel as pn
 
 from engine import times
-from engine.errors import Invalid, WorkbenchError
+from engine.errors import Invalid
 from engine.model import FINISHED, Event, Run
 from workbench import cards
 from workbench.views.base import PageView, markup, on_page
@@ -40,8 +40,7 @@ class RunPage(PageView):
             raise Invalid("the address names no run", field="id", remedy="open one from the list of runs")
         self._head.object = ""
         self._run = await self.client.run(run_id)
-        if pn.state.curdoc is not None:
-            pn.state.curdoc.title = f"{cards.title_of(self._run)} · workbench"
+        self.entitle(cards.title_of(self._run))
         if self._run.state == "completed":
             await self._finished()
             return
@@ -57,7 +56,6 @@ class RunPage(PageView):
             self._heard(event)
         self._run = await self.client.run(self._run.id)
         if self._run.state == "completed":
-            self.visit_report = True
             await self._finished()
         else:
             self._show()
@@ -93,9 +91,10 @@ class RunPage(PageView):
         live = run.state not in FINISHED
         done = f"{self._progress:.0%}"
         if live:
+            message = html.escape(self._message or run.state)
             self._live.object = (
-                f'<div class="card" role="status"><div class="head"><span>{html.escape(self._message or run.state)}</span>'
-                f'<b>{done}</b></div><div class="bar" role="progressbar" aria-label="progress" aria-valuenow="{done[:-1]}" '
+                f'<div class="card" role="status"><div class="head"><span>{message}</span><b>{done}</b></div>'
+                f'<div class="bar" role="progressbar" aria-label="progress" aria-valuenow="{done[:-1]}" '
                 f'aria-valuemin="0" aria-valuemax="100"><i style="width:{done}"></i></div></div>')
         elif run.state == "failed":
             self._live.object = (f'<div class="error" role="alert"><b>This run failed.</b> '
@@ -116,7 +115,7 @@ class RunPage(PageView):
         assert self._run is not None
         for part in (self._head, self._live, self._log, self._cancel, self._again):
             part.visible = False
-        self._report[:] = [Report(self.client, self._run.id)]
+        self._report[:] = [Report(self.client, self._run.id, look=self.look)]
 
     @on_page
     async def _cancelled(self, _event: Any) -> None:
@@ -144,10 +143,6 @@ class ComparePage(PageView):
             self._parts[:] = [markup('<div class="card empty"><h1>Compare</h1><p>Choose two or more completed runs '
                                      'in the <a href="/runs">list of runs</a>.</p></div>')]
             return
-        try:
-            from workbench.views.compare import Compare
+        from workbench.views.compare import Compare
 
-            self._parts[:] = [Compare(self.client, ids)]
-        except WorkbenchError:
-            self._parts[:] = []
-            raise
+        self._parts[:] = [Compare(self.client, ids, look=self.look)]

@@ -30,7 +30,7 @@ def row_of(run: Run) -> dict[str, Any]:
     return {"id": run.id, "run": cards.title_of(run), "state": state, "strategy": run.strategy,
             "markets": ", ".join(run.markets[:3]) + (f" +{len(run.markets) - 3}" if len(run.markets) > 3 else ""),
             **{key: run.metrics.get(key) for key, (_, _, kind) in COLUMNS.items() if kind != "text"},
-            "tags": ", ".join(run.tags), "created": times.iso(run.created_at)[:19].replace("T", " ")}
+            "tags": ", ".join(run.tags), "created": times.iso(run.created_at)[:16].replace("T", " ")}
 
 
 class Runs(PageView):
@@ -48,13 +48,13 @@ class Runs(PageView):
         self._changed = asyncio.Event()
         self._asked = 0
         text = pn.widgets.TextInput(name="Search", placeholder="name, strategy, market, tag, id",
-                                    value=self.query.get("q", ""), width=230)
+                                    value=self.query.get("q", ""), width=230, margin=0)
         states = pn.widgets.Select(name="State", options={"all": "", **{state: state for state in RUN_STATES}},
                                    value=self.query.get("state", "") if self.query.get("state") in RUN_STATES else "",
-                                   width=120)
-        strategy = pn.widgets.Select(name="Strategy", options={"all": ""}, width=150)
-        market = pn.widgets.Select(name="Market", options={"all": ""}, width=160)
-        tag = pn.widgets.TextInput(name="Tag", value=self.query.get("tag", ""), width=110)
+                                   width=120, margin=0)
+        strategy = pn.widgets.Select(name="Strategy", options={"all": ""}, width=150, margin=0)
+        market = pn.widgets.Select(name="Market", options={"all": ""}, width=160, margin=0)
+        tag = pn.widgets.TextInput(name="Tag", value=self.query.get("tag", ""), width=110, margin=0)
         self._filters = {"q": text, "state": states, "strategy": strategy, "market": market, "tag": tag}
         self._clear = pn.widgets.Button(name="Clear", width=70, margin=0, align="end")
         self._clear.on_click(self._cleared)
@@ -99,7 +99,7 @@ class Runs(PageView):
             frame, hidden_columns=["id"], disabled=True, selectable="checkbox", layout="fit_data_stretch",
             titles={key: title for key, (title, _, _) in COLUMNS.items()}, formatters=formatters,
             text_align={key: "right" for key, (_, _, kind) in COLUMNS.items() if kind != "text"},
-            widths={"run": 300, "markets": 160}, sizing_mode="stretch_width", theme="simple",
+            widths={"run": 300, "markets": 160, "created": 165}, sizing_mode="stretch_width", theme="simple", margin=0,
             configuration={"columnDefaults": {"tooltip": True, "headerSortTristate": False},
                            "placeholder": "No runs fit"},
             stylesheets=[TABLE_CSS])
@@ -295,19 +295,19 @@ class Runs(PageView):
 def _percent() -> Any:
     from bokeh.models.widgets.tables import NumberFormatter
 
-    return NumberFormatter(format="0,0.0 %", nan_format="—", text_align="right")
+    return NumberFormatter(format="0,0.0 %", nan_format="—")
 
 
 def _ratio() -> Any:
     from bokeh.models.widgets.tables import NumberFormatter
 
-    return NumberFormatter(format="0,0.00", nan_format="—", text_align="right")
+    return NumberFormatter(format="0,0.00", nan_format="—")
 
 
 def _count() -> Any:
     from bokeh.models.widgets.tables import NumberFormatter
 
-    return NumberFormatter(format="0,0", nan_format="—", text_align="right")
+    return NumberFormatter(format="0,0", nan_format="—")
 
 
 _FIGURES: Final = {"percent": _percent, "ratio": _ratio, "count": _count}

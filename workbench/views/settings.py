@@ -20,10 +20,12 @@ class Settings(PageView):
     """`/settings`: make and revoke tokens; a new token is shown once."""
 
     def build(self) -> Any:
-        self._name = pn.widgets.TextInput(name="Name", placeholder="what it is for: laptop, bot 1 …", width=260, margin=0)
-        self._scopes = pn.widgets.CheckBoxGroup(name="Scopes", options={
-            f"{name}: {doc}": name for name, doc in SCOPES.items()}, value=["read", "backtest"], margin=0)
-        self._days = pn.widgets.IntInput(name="Expires after days (0: never)", value=0, start=0, end=3650, width=200, margin=0)
+        self._name = pn.widgets.TextInput(name="Name", placeholder="what it is for: laptop, bot 1 …", width=260,
+                                          margin=0)
+        scopes = {f"{name}: {doc}": name for name, doc in SCOPES.items()}
+        self._scopes = pn.widgets.CheckBoxGroup(name="Scopes", options=scopes, value=["read", "backtest"], margin=0)
+        self._days = pn.widgets.IntInput(name="Expires after days (0: never)", value=0, start=0, end=3650, width=200,
+                                         margin=0)
         self._make = pn.widgets.Button(name="Create token", button_type="primary", width=140, margin=0)
         self._make.on_click(self._made)
         self._fresh = markup("", visible=False)
@@ -33,7 +35,8 @@ class Settings(PageView):
                                self._days, self._make, self._fresh, sizing_mode="stretch_width", margin=0,
                                styles={**_CARD, "gap": "8px"})
         return pn.Column(markup("<h1>Settings</h1>"), self._me, self._tokens, self._form,
-                         markup(_snippet(self.client.url)), sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
+                         markup(_snippet(self.client.url)), sizing_mode="stretch_width", margin=0,
+                         styles={"gap": "12px"})
 
     async def load(self) -> None:
         me, info = await self.client.me(), await self.client.info()
