@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from tornado.httpserver import HTTPServer
@@ -27,6 +27,7 @@ from server.dialects.routes import group, pattern
 from server.limits import RateLimiter
 from server.metrics import Metrics
 from server.services import Services
+from server.store.database import Subscriber
 
 __all__ = ["DIALECTS", "Server", "run", "serve"]
 
@@ -36,6 +37,16 @@ DIALECTS: Final[tuple[Any, ...]] = (pages, native, native_markets, native_runs, 
 LOGINS_A_MINUTE: Final = 10
 
 log = logging.getLogger("workbench.server")
+
+
+class EventCount(Subscriber):
+    """Counts the events that this server committed."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def committed(self, items: Sequence[Any]) -> None:
+        self._metrics.events.inc(len(items))
 
 
 class NotFoundHandler(BaseHandler):
@@ -94,6 +105,7 @@ class Server:
     def _make_context(self) -> Context:
         config, services = self.config, self.services
         metrics = Metrics()
+        services.db.subscribe(EventCount(metrics))
         context = Context(
             config=config, services=services, metrics=metrics, origins=Origins(config),
             authenticator=Authenticator(services.users, Sessions(secret_key(config.data_dir), config.session_days),

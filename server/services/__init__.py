@@ -39,6 +39,7 @@ class Services:
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         db = Database(config.database)
         await db.open()
+        services = None
         try:
             users = Users(db)
             admin_token = await users.ensure_admin(config.data_dir, config.token)
@@ -57,7 +58,7 @@ class Services:
             await services.optimizations.start()
             return services
         except BaseException:
-            await db.close()
+            await (services or db).close()
             raise
 
     async def database_answers(self) -> bool:

@@ -356,11 +356,14 @@ async def test_two_hosts_or_none_are_refused(server: Any) -> None:
     assert two.split()[1] in (b"400", b"403") and none.split()[1] in (b"400", b"403")
 
 
-async def test_metrics_count_what_was_answered(client: httpx.AsyncClient) -> None:
+async def test_metrics_count_what_was_answered(server: Any, client: httpx.AsyncClient) -> None:
     await client.get("/workbench/api/me")
     await client.get("/probe/fail/bug")
+    events = server.services.events
+    await server.services.db.write(lambda connection: [events.append(connection, "x", "y", {}) for _ in range(3)])
     text = (await client.get("/metrics")).text
     assert 'workbench_requests_total{method="GET",route="/workbench/api/me",status="200"} 1.0' in text
+    assert "workbench_events_total 3.0" in text
     assert 'route="/probe/fail/{kind}",status="500"' in text
     for name in ("workbench_resident_bytes", "workbench_open_streams", "workbench_workers", "workbench_events_total",
                  "workbench_request_seconds_bucket"):
