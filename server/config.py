@@ -248,12 +248,11 @@ class Config:
         problems: list[Problem] = []
         values = {}
         for name, value in given.items():
-            setting = BY_NAME.get(name)
-            if setting is None:
+            if name not in BY_NAME:
                 problems.append(Problem(name, "there is no such setting", "settings are " + ", ".join(BY_NAME)))
                 continue
             try:
-                values[name] = setting.read(value) if value is not None else setting.default
+                values[name] = BY_NAME[name].read(value) if value is not None else BY_NAME[name].default
             except Invalid as error:
                 problems.extend(error.problems)
         if problems:

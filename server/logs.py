@@ -52,10 +52,11 @@ def configure(level: str, form: str) -> None:
     else:
         plain = structlog.dev.plain_traceback  # the richer ones print local variables, and secrets with them
         last = [_scrub_event, structlog.dev.ConsoleRenderer(colors=on_terminal, exception_formatter=plain)]
+    first: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name,
+                        structlog.processors.TimeStamper(fmt="iso", utc=True), _facts]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name,
-                           structlog.processors.TimeStamper(fmt="iso", utc=True), _facts],
+        foreign_pre_chain=first,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]))
     number = getattr(logging, level.upper())
     root = logging.getLogger()

@@ -167,5 +167,5 @@ def _schema(model: Any, mode: str, names: Mapping[Any, Any]) -> Any:
     if isinstance(model, type):
         if issubclass(model, BaseModel):
             return names[(model, mode)]
-        return {"type": {dict: "object", list: "array", str: "string"}.get(model, "object")}
+        return {"type": {"list": "array", "str": "string"}.get(model.__name__, "object")}
     return dict(model)
