@@ -34,8 +34,9 @@ def _folder() -> str:
 @contextlib.contextmanager
 def _cached() -> Iterator[None]:
     """While inside, numba puts new functions' caches into our folder; other libraries' caches stay where they are."""
-    from numba import config
+    from numba.core import config as module
 
+    config: Any = module  # its settings are made from the environment at import
     before = config.CACHE_DIR
     config.CACHE_DIR = _folder()
     try:

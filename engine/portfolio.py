@@ -28,7 +28,6 @@ WHOLE: Final = 30_000
 MOST_CELLS: Final = 40_000_000
 MOST_POSITIONS: Final = 2_000_000
 """Above so many rows the table `positions` of several markets leaves out the flat ones."""
-ENGINE: Final = "rust"
 _AGREE: Final = 1e-9
 
 _VECTOR = types.Array(float64, 1, "C", readonly=True)
@@ -167,6 +166,7 @@ def portfolio(merged: np.ndarray, closes: np.ndarray, bar: np.ndarray, column: n
               price: np.ndarray, fee: np.ndarray, cash: float) -> Any:
     """vectorbt's Portfolio of these fills: one column a market, one cash for all."""
     import pandas as pd
+    from vectorbt._engine import is_rust_available
     from vectorbt.base.array_wrapper import ArrayWrapper
     from vectorbt.portfolio.base import Portfolio
     from vectorbt.portfolio.enums import log_dt, order_dt
@@ -181,7 +181,8 @@ def portfolio(merged: np.ndarray, closes: np.ndarray, bar: np.ndarray, column: n
     index = pd.DatetimeIndex(merged.view("M8[us]"))
     wrapper = ArrayWrapper(index, pd.RangeIndex(n), 2, group_by=np.zeros(n, np.int64) if n > 1 else None)
     return Portfolio(wrapper, pd.DataFrame(closes, index=index, columns=wrapper.columns, copy=False), records,
-                     np.empty(0, log_dt), np.array([cash]), n > 1, fillna_close=False, engine=ENGINE)
+                     np.empty(0, log_dt), np.array([cash]), n > 1, fillna_close=False,
+                     engine="rust" if is_rust_available() else "numba")
 
 
 def _vectorbt(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[str], merged: np.ndarray,
@@ -202,12 +203,25 @@ def _vectorbt(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[
     off = np.abs(value - ours).max() / max(float(np.abs(ours).max()), spec.cash)
     if not off <= _AGREE:
         raise AssertionError(f"the ledger and the portfolio disagree by {off:g} of the equity")
-    records = made.positions.values if len(book.bar) else np.empty(0, _EMPTY_TRADES)
+    records = _positions_of(made) if len(book.bar) else np.empty(0, _EMPTY_TRADES)
     table = _roundtrips(records, candles, symbols, merged, rows)
     if rows is None:
-        return value, table, ENGINE
+        return value, table, made.engine
     own[rows] = value
-    return own, table, ENGINE
+    return own, table, made.engine
+
+
+def _positions_of(made: Any) -> np.ndarray:
+    """What `made.positions.values` is, without the tables of statistics that vectorbt prepares on the way (3 ms)."""
+    from vectorbt.portfolio import dispatch
+
+    columns = len(made.wrapper.columns)
+    orders = made.orders
+    trades = dispatch.get_exit_trades(orders.values, made.close.to_numpy(), orders.col_mapper.col_map,
+                                      engine=made.engine)
+    # Trades come column by column, so they are their own map.
+    col_map = np.arange(len(trades)), np.bincount(trades["col"], minlength=columns)
+    return dispatch.get_positions(trades, col_map, engine=made.engine)
 
 
 _EMPTY_TRADES: Final = [(name, np.float64) for name in (

@@ -78,6 +78,8 @@ def _arrow(column: np.ndarray):
     import pyarrow as pa
 
     if column.dtype.kind in "OU":
+        if len(column) and column.strides == (0,):  # one text for every row, kept once
+            return pa.DictionaryArray.from_arrays(np.zeros(len(column), np.int32), pa.array(column[:1], pa.string()))
         return pa.array(column, type=pa.string()).dictionary_encode()
     return pa.array(column)
 

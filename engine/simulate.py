@@ -73,10 +73,7 @@ def run(spec: BacktestSpec, store: "CandleStore", reporter: Reporter | None = No
     reporter.progress(0.75, "Filling orders")
     filled = next_bar.run(spec, candles, merged, advice, strategy.scope == "portfolio")
     said, logs = _said(spec, strategy.warm_up(params), candles, filled)
-    benchmark = None
-    if spec.benchmark:
-        benchmark = store.read(Market.parse(spec.benchmark, field="benchmark"), spec.resolution_seconds,
-                               int(merged[0]), int(merged[-1]))
+    benchmark = _benchmark(spec, store, merged)
     indicators = _indicators(strategy, candles, merged, advice)
     del advice
     reporter.progress(0.8, "Building portfolio")
@@ -109,6 +106,22 @@ def load(spec: BacktestSpec, store: "CandleStore") -> list[Candles]:
     if problems:
         raise Invalid("some markets have no candles for this run", field=problems[0].field, problems=problems)
     return candles
+
+
+def _benchmark(spec: BacktestSpec, store: "CandleStore", merged: np.ndarray) -> Candles | None:
+    """The bars of the spec's benchmark over the run's range, those with a price; None when it names none."""
+    if not spec.benchmark:
+        return None
+    try:
+        found = store.read(Market.parse(spec.benchmark), spec.resolution_seconds, int(merged[0]), int(merged[-1]))
+    except (NotFound, Invalid) as error:
+        raise type(error)(f"the benchmark cannot be read: {error.message}", field="benchmark",
+                          remedy=error.remedy) from None
+    found = found.take(found.close > 0)
+    if not len(found):
+        raise Invalid(f"{spec.benchmark} has no bar in the run's range", field="benchmark",
+                      remedy="choose another benchmark, or none")
+    return found
 
 
 def _said(spec: BacktestSpec, warm_up: int, candles: Sequence[Candles],

@@ -12,14 +12,15 @@ from engine.spec import BacktestSpec
 from tests.engine.market_fakes import DAY, FIRST, MemoryStore, bars, walk
 
 NO_FILLS = {name: np.empty(0) for name in ("time", "quantity", "price", "fee")}
-NO_TRIPS = {name: np.empty(0) for name in ("pnl", "return", "entry_time", "exit_time")} | {"status": np.empty(0, object)}
+NO_TRIPS = {"status": np.empty(0, object),
+            **{name: np.empty(0) for name in ("pnl", "return", "entry_time", "exit_time")}}
 
 
 def curve(values, benchmark=None, times=None, resolution=86400):
     value = np.asarray(values, float)
     at = np.arange(len(value)) if times is None else np.asarray(times)
-    return {"time": (FIRST + at * resolution * 1_000_000).astype(np.int64), "value": value, "gross": np.zeros(len(value)),
-            "benchmark": value if benchmark is None else np.asarray(benchmark, float)}
+    return {"time": (FIRST + at * resolution * 1_000_000).astype(np.int64), "value": value,
+            "gross": np.zeros(len(value)), "benchmark": value if benchmark is None else np.asarray(benchmark, float)}
 
 
 def compute(values, cash=None, benchmark=None, resolution=86400, trips=NO_TRIPS, fills=NO_FILLS, times=None):

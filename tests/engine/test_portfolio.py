@@ -70,7 +70,7 @@ def test_long_runs_on_fewer_rows_are_the_same_as_on_all(markets, monkeypatch):
     for name, table in whole.tables.items():
         for key, column in table.items():
             if column.dtype.kind == "f":
-                np.testing.assert_allclose(column, sparse.tables[name][key], rtol=1e-9, atol=1e-7, err_msg=f"{name}.{key}")
+                np.testing.assert_allclose(column, sparse.tables[name][key], rtol=1e-9, atol=1e-7, err_msg=name + key)
             else:
                 np.testing.assert_array_equal(column, sparse.tables[name][key], err_msg=f"{name}.{key}")
 

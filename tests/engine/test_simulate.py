@@ -1,5 +1,9 @@
 """Whole runs: tables, provenance, warnings, edges."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import orjson
 import pytest
@@ -126,12 +130,12 @@ def test_holes_are_named_or_refused():
 def test_fills_right_after_a_hole_and_without_volume_are_counted():
     opens = np.full(40, 10.0)
     candles = bars(opens, times=np.delete(np.arange(41), 1))
-    made = simulate.run(spec(strategy="buy_and_hold", params={}), MemoryStore(candles))
-    assert "fills_after_gaps" in codes(made)
+    hold = spec(strategy="buy_and_hold", params={})
+    assert "fills_after_gaps" in codes(simulate.run(hold, MemoryStore(candles)))
     candles.volume[1] = 0
-    assert "zero_volume_fills" in codes(simulate.run(spec(strategy="buy_and_hold", params={}), MemoryStore(candles)))
+    assert "zero_volume_fills" in codes(simulate.run(hold, MemoryStore(candles)))
     candles.volume[:] = 0  # a market without volumes at all, as currencies are
-    assert "zero_volume_fills" not in codes(simulate.run(spec(strategy="buy_and_hold", params={}), MemoryStore(candles)))
+    assert "zero_volume_fills" not in codes(simulate.run(hold, MemoryStore(candles)))
 
 
 def test_bars_without_a_price_are_left_out_or_refused():
@@ -198,3 +202,25 @@ def test_a_portfolio_strategy_shows_one_line_for_all():
                              markets=tuple(each.market.key for each in candles)), MemoryStore(*candles))
     assert len(made.tables["indicators"]["breadth"]) == 100 and set(made.tables["indicators"]["symbol"]) == {""}
     assert made.tables["equity"]["gross"][-1] <= made.tables["equity"]["value"][-1] * (1 + 1e-9)
+
+
+def test_a_benchmark_that_is_not_there_is_named():
+    store = MemoryStore(walk(50), bars([0.0, 5.0, 10.0], key="demo:LOW/USD"),
+                        bars([5.0], key="demo:LATE/USD", times=[90]))
+    with pytest.raises(NotFound) as caught:
+        simulate.run(spec(benchmark="demo:NONE/USD"), store)
+    assert caught.value.field == "benchmark"
+    with pytest.raises(Invalid, match="no bar in the run's range"):
+        simulate.run(spec(benchmark="demo:LATE/USD"), store)
+    curve = simulate.run(spec(benchmark="demo:LOW/USD"), store).tables["equity"]["benchmark"]
+    assert curve[0] == curve[1] == 100_000 and curve[-1] == 200_000
+
+
+def test_a_new_process_finds_the_compiled_steps_on_disk(tmp_path):
+    code = ("from engine.advice import _walk_market; from engine import strategies; strategies.get('rsi').load();"
+            "print(sum(_walk_market.stats.cache_hits.values()))")
+    told = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                           env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}).stdout.strip() for _ in range(2)]
+    assert told == ["0", "1"]
+    assert [path.name.startswith("engine-") for path in tmp_path.iterdir()] == [True]
+    assert list(tmp_path.rglob("*rsi*.nbi"))

@@ -131,7 +131,8 @@ def test_sma_cross_says_long_above_and_short_below():
     close = pd.Series(candles.close)
     fast, slow = close.rolling(3).mean(), close.rolling(8).mean()
     expected = np.where(fast > slow, 1.0, np.where(fast < slow, -1.0, np.nan))
-    np.testing.assert_array_equal(backtest(strategies.get("sma_cross"), SMALL["sma_cross"], [candles]).exposure, expected)
+    advice = backtest(strategies.get("sma_cross"), SMALL["sma_cross"], [candles])
+    np.testing.assert_array_equal(advice.exposure, expected)
 
 
 def test_sma_cross_keeps_still_on_a_flat_price():
