@@ -93,6 +93,11 @@ def _evaluator(base: BacktestSpec, store: CandleStore, objective: str,
     if base.fill_model == "next_bar" and objective not in OF_TRADES:
         return _Quick(store, _Silent(reporter)).metrics
 
+    if base.fill_model == "glowback" and base.fill_options.get("figures") == "glowback":
+        from engine.fills.glowback import figures_of
+
+        return lambda spec: figures_of(spec, store, _Silent(reporter))
+
     def whole(spec: BacktestSpec) -> tuple[Figures, int]:
         from engine.simulate import run
 

@@ -8,6 +8,7 @@ Words of `BacktestSpec.fill_options` (all optional; a spec without them runs its
     strategy_params  parameters as they came, of any JSON type
     commission_bps, slippage_bps, latency_ms, latency_rule  see `engine.fills.glowback_clock.Terms`
     csv_root       the folder that CSV files must not lead out of
+    figures        "glowback": trials of a search are judged by GlowBack's figures instead of the common ones
 """
 
 from collections.abc import Mapping
@@ -86,6 +87,12 @@ def simulate_spec(spec: BacktestSpec, store: CandleStore, reporter: Reporter) ->
     for metric in TOLD:
         reporter.metric(metric, outcome.report["metrics_summary"][metric])
     return outcome
+
+
+def figures_of(spec: BacktestSpec, store: CandleStore, reporter: Reporter) -> tuple[dict[str, float], int]:
+    """GlowBack's own figures alone, for trials of a search, and the number of returns they were made of."""
+    outcome = simulate_spec(spec, store, reporter)
+    return dict(outcome.report["metrics_summary"]), max(0, len(outcome.simulation.time) - 1)
 
 
 def read_order(spec: BacktestSpec, store: CandleStore) -> Order:
