@@ -29,6 +29,7 @@ PLUGIN: Final = "workbench"
 WATCH_INTERVAL: Final = 0.2
 RETRY_INTERVAL: Final = 1.0
 MEND_AFTER: Final = 20.0
+CLOSE_TIMEOUT: Final = 5.0
 
 log = logging.getLogger("workbench.pool")
 
@@ -388,9 +389,12 @@ class Pool:
                         nanny.auto_restart = False
                         if (pid := getattr(nanny, "pid", None)):
                             os.kill(pid, signal.SIGKILL)
-                await asyncio.wait_for(closing.close(), 10)
-            except Exception as error:
+            except OSError as error:
                 log.debug("closing the pool: %s", error)
+            # A client whose scheduler is gone may never end its closing; wait_for would wait for it all the same.
+            ending = asyncio.ensure_future(closing.close())
+            ending.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait([ending], timeout=CLOSE_TIMEOUT)
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(job)
@@ -409,6 +413,7 @@ def _load() -> Any:
 
     distributed = importlib.import_module("distributed")
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is told of in our own words
     dask.config.set({
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.work-stealing": True,
