@@ -17,8 +17,9 @@ from engine.errors import Unavailable
 class ServerProcess:
     """`workbench serve` as a child process on a free port of this machine.
 
-    `url` is where it listens, `token` its admin token. It ends with this interpreter, or on `stop()`.
-    Raises `Unavailable` with the server's last words when it does not come up within `patience` seconds.
+    `url` is where it listens, `token` its admin token. With `demo`, its market data is there when this is made.
+    It ends with this interpreter, or on `stop()`. Raises `Unavailable` with the server's last words when it does not
+    come up within `patience` seconds.
     """
 
     def __init__(self, *, data_dir: Path | None = None, demo: bool = True, arguments: Sequence[str] = (),
@@ -39,7 +40,8 @@ class ServerProcess:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1, start_new_session=True,
             env={**os.environ, "WORKBENCH_TOKEN": self.token})
         told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, args=(told,), daemon=True, name="workbench-server-output")
+        self._reader = threading.Thread(target=self._read, args=(told, demo), daemon=True,
+                                        name="workbench-server-output")
         self._reader.start()
         atexit.register(self.stop)
         try:
@@ -52,14 +54,18 @@ class ServerProcess:
                               remedy="try `workbench doctor`, or start one yourself: workbench serve --demo")
         self.url = url
 
-    def _read(self, told: "queue.SimpleQueue[str | None]") -> None:
+    def _read(self, told: "queue.SimpleQueue[str | None]", demo: bool) -> None:
+        """Keep the last lines; tell the address once the server is ready to be used."""
         assert self._process.stdout is not None
+        url = ""
         with contextlib.suppress(ValueError):
             for line in self._process.stdout:
                 del self._lines[:-50]
                 self._lines.append(line.rstrip())
                 if line.startswith("listening on "):
-                    told.put(line.split()[-1].rstrip("/"))
+                    url = line.split()[-1].rstrip("/")
+                if url and line.startswith(("demo report at ", "the demo could not") if demo else "listening on "):
+                    told.put(url)
         told.put(None)
 
     @property
