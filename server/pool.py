@@ -241,7 +241,9 @@ class Pool:
                 raise
             return ConnectionError("the scheduler went away")
         except Exception as error:
-            return error
+            if task.future.status == "error":
+                return error
+            return ConnectionError("the scheduler went away")
 
     async def _settle(self, task: _Task, error: BaseException | None) -> None:
         """Final reports for what a broken task left open. Jobs run in order, so the first open one was at work."""
