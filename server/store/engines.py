@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 from engine.errors import Invalid, Unavailable
 from server.store.encoding import decode, encode
 
-__all__ = ["LOCK", "database_url", "make_engine", "safe_text", "touch"]
+__all__ = ["LOCK", "database_url", "driver", "make_engine", "safe_text", "touch"]
 
 LOCK: Final = 7_164_925_011_330_917  # our key among PostgreSQL's advisory locks
 _SCHEMES: Final = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg", "sqlite": "sqlite+pysqlite"}
@@ -68,6 +68,11 @@ def make_engine(url: URL, *, writing: bool, size: int, synchronous: str = "FULL"
         return engine
     return create_engine(url, isolation_level="REPEATABLE READ", connect_args=options,
                          execution_options={"postgresql_readonly": True}, **common)
+
+
+def driver(connection: Connection) -> Any:
+    """The driver's own connection below SQLAlchemy's, for the few statements that every request needs."""
+    return connection.connection.dbapi_connection
 
 
 def touch(url: URL) -> None:
