@@ -27,8 +27,13 @@ def downsample(time: np.ndarray, value: FloatArray, points: int) -> np.ndarray:
         return np.arange(len(time))
     from tsdownsample import MinMaxLTTBDownsampler
 
-    return MinMaxLTTBDownsampler().downsample(np.ascontiguousarray(time), np.nan_to_num(np.ascontiguousarray(value)),
-                                              n_out=max(points - points % 2, 4)).astype(np.int64)
+    return (
+        MinMaxLTTBDownsampler()
+        .downsample(
+            np.ascontiguousarray(time), np.nan_to_num(np.ascontiguousarray(value)), n_out=max(points - points % 2, 4)
+        )
+        .astype(np.int64)
+    )
 
 
 def daily(time: np.ndarray, value: FloatArray) -> tuple[np.ndarray, FloatArray]:
@@ -81,17 +86,26 @@ def drawdown_periods(time: np.ndarray, value: FloatArray, count: int | None = 5)
     found = []
     for position in chosen:
         first, last = int(firsts[position]), int(lasts[position])
-        start, trough = int(time[first - 1]), int(time[first + int(np.argmin(depth[first:last + 1]))])
+        start, trough = int(time[first - 1]), int(time[first + int(np.argmin(depth[first : last + 1]))])
         end = int(time[last + 1]) if last + 1 < len(time) else None
         until = end if end is not None else int(time[-1])
-        found.append({"start": start, "trough": trough, "end": end, "depth": float(lows[position]),
-                      "days": (until - start) / times.DAY, "to_trough": (trough - start) / times.DAY,
-                      "to_recovery": (end - trough) / times.DAY if end is not None else None})
+        found.append(
+            {
+                "start": start,
+                "trough": trough,
+                "end": end,
+                "depth": float(lows[position]),
+                "days": (until - start) / times.DAY,
+                "to_trough": (trough - start) / times.DAY,
+                "to_recovery": (end - trough) / times.DAY if end is not None else None,
+            }
+        )
     return found
 
 
-def monthly_returns(time: np.ndarray, value: FloatArray, initial: float | None = None
-                    ) -> tuple[np.ndarray, FloatArray, FloatArray]:
+def monthly_returns(
+    time: np.ndarray, value: FloatArray, initial: float | None = None
+) -> tuple[np.ndarray, FloatArray, FloatArray]:
     """Calendar-month returns: (years shape (y,), table shape (y, 12) with NaN where there is no data, totals (y,)).
 
     A month counts from the last value before it; the first from `initial` (default: the first value).
@@ -126,7 +140,7 @@ def _pad(result: FloatArray, size: int) -> FloatArray:
 
 
 def rolling_volatility(gains: FloatArray, window: int, periods_per_year: float) -> FloatArray:
-    """Annualised sample standard deviation over the last `window` returns, shape (n,), NaN before the first full one."""
+    """Annualised sample standard deviation over the last `window` returns, (n,), NaN before the first full one."""
     if window < 2 or len(gains) < window:
         return np.full(len(gains), np.nan)
     return _pad(_rolling(gains, window)[1] * np.sqrt(periods_per_year), len(gains))
@@ -180,8 +194,11 @@ def group_trades(groups: np.ndarray, trips: Columns) -> dict[str, np.ndarray]:
     count = np.bincount(member, minlength=size) if len(member) else np.zeros(size, int)
     wins, losses = total(np.where(pnl > 0, pnl, 0.0)), total(np.where(pnl < 0, -pnl, 0.0))
     table = {
-        "group": labels, "trades": count, "win_rate": total((pnl > 0).astype(float)) / np.maximum(count, 1),
-        "pnl": total(pnl), "average_return": total(np.asarray(trips["return"], float)) / np.maximum(count, 1),
+        "group": labels,
+        "trades": count,
+        "win_rate": total((pnl > 0).astype(float)) / np.maximum(count, 1),
+        "pnl": total(pnl),
+        "average_return": total(np.asarray(trips["return"], float)) / np.maximum(count, 1),
         "profit_factor": np.divide(wins, losses, out=np.full(size, np.nan), where=losses > 0),
         "fees": total(np.asarray(trips["fees"], float)),
     }
@@ -195,14 +212,32 @@ def reasons(trips: Columns, fills: Columns, which: str = "exit") -> np.ndarray:
     A fill belongs to a trade when time, symbol and side agree; "unknown" when none does.
     """
     sign = 1 if which == "entry" else -1
-    known = {(time, symbol, int(np.sign(side))): reason for time, symbol, side, reason in
-             zip(fills["time"].tolist(), fills["symbol"].tolist(), fills["side"].tolist(), fills["reason"].tolist(),
-                 strict=True)}
-    rows = zip(trips[f"{which}_time"].tolist(), trips["symbol"].tolist(), trips["direction"].tolist(),
-               trips["status"].tolist(), strict=True)
-    return np.array(["open" if which == "exit" and status == "open"
-                     else known.get((time, symbol, sign * int(np.sign(direction)))) or "unknown"
-                     for time, symbol, direction, status in rows], dtype=object)
+    known = {
+        (time, symbol, int(np.sign(side))): reason
+        for time, symbol, side, reason in zip(
+            fills["time"].tolist(),
+            fills["symbol"].tolist(),
+            fills["side"].tolist(),
+            fills["reason"].tolist(),
+            strict=True,
+        )
+    }
+    rows = zip(
+        trips[f"{which}_time"].tolist(),
+        trips["symbol"].tolist(),
+        trips["direction"].tolist(),
+        trips["status"].tolist(),
+        strict=True,
+    )
+    return np.array(
+        [
+            "open"
+            if which == "exit" and status == "open"
+            else known.get((time, symbol, sign * int(np.sign(direction)))) or "unknown"
+            for time, symbol, direction, status in rows
+        ],
+        dtype=object,
+    )
 
 
 def weekday_hour(time: np.ndarray, values: FloatArray) -> tuple[np.ndarray, FloatArray]:
@@ -228,9 +263,13 @@ def aggregate_candles(candles: Columns, bars: int) -> dict[str, np.ndarray]:
     starts = np.arange(0, size, step)
     ends = np.minimum(starts + step, size) - 1
     return {
-        "time": candles["time"][starts], "last": candles["time"][ends], "open": candles["open"][starts],
-        "high": np.fmax.reduceat(candles["high"], starts), "low": np.fmin.reduceat(candles["low"], starts),
-        "close": candles["close"][ends], "volume": np.add.reduceat(candles["volume"], starts),
+        "time": candles["time"][starts],
+        "last": candles["time"][ends],
+        "open": candles["open"][starts],
+        "high": np.fmax.reduceat(candles["high"], starts),
+        "low": np.fmin.reduceat(candles["low"], starts),
+        "close": candles["close"][ends],
+        "volume": np.add.reduceat(candles["volume"], starts),
     }
 
 

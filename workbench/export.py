@@ -52,20 +52,25 @@ async def html_page(cache: Cache, run: Any, look: Style) -> bytes:
     waiting = iter(places)
     body = []
     for name, blocks in sections.items():
-        cards = "".join(f'<section class="card" style="--span:{block.span}">{block.head}'
-                        f"{block.content if isinstance(block.content, str) else next(waiting)}</section>" for block in blocks)
+        cards = "".join(
+            f'<section class="card" style="--span:{block.span}">{block.head}'
+            f"{block.content if isinstance(block.content, str) else next(waiting)}</section>"
+            for block in blocks
+        )
         body.append(f'<h2 class="part" id="{name.lower()}">{name}</h2><div class="grid">{cards}</div>')
     links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
     head = tiles.header(cache.summary, run, span)
     figures = tiles.tiles(cache.metrics, cache.currency)
     title = escape(stem(cache.summary, run))
-    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src \'unsafe-inline\' '
-            "'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:\">"
-            f"<link rel=\"icon\" href=\"data:,\"><style>{theme.css(look)}{_page_css(look)}</style>{_scripts()}</head>"
-            f'<body class="wb-root">{head}<nav aria-label="Parts">{links}</nav>{figures}{"".join(body)}'
-            f"<script>{script}</script></body></html>")
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline' "
+        "'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:\">"
+        f'<link rel="icon" href="data:,"><style>{theme.css(look)}{_page_css(look)}</style>{_scripts()}</head>'
+        f'<body class="wb-root">{head}<nav aria-label="Parts">{links}</nav>{figures}{"".join(body)}'
+        f"<script>{script}</script></body></html>"
+    )
     return page.encode()
 
 

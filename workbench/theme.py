@@ -12,20 +12,46 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans
 MONO: Final = "ui-monospace, 'SF Mono', 'DejaVu Sans Mono', Menlo, Consolas, monospace"
 
 LIGHT: Final = Style(
-    name="light", page="#f4f6f9", surface="#ffffff", raised="#f7f9fc", text="#17212e", muted="#5a6878",
-    grid="#eef1f5", border="#dde3ea", accent="#0a63b0", strategy="#0a63b0", benchmark="#8793a2",
-    gain="#00796b", loss="#c2410c", shade="#c2410c", neutral="#aab4c0",
+    name="light",
+    page="#f4f6f9",
+    surface="#ffffff",
+    raised="#f7f9fc",
+    text="#17212e",
+    muted="#5a6878",
+    grid="#eef1f5",
+    border="#dde3ea",
+    accent="#0a63b0",
+    strategy="#0a63b0",
+    benchmark="#8793a2",
+    gain="#00796b",
+    loss="#c2410c",
+    shade="#c2410c",
+    neutral="#aab4c0",
     series=("#0a63b0", "#d55e00", "#009e73", "#a0528a", "#b38600", "#3a9bd9", "#5a6878", "#7a5c3e"),
     diverging=("#b03a08", "#cc6a3a", "#e29c77", "#f2cfba", "#f6f6f4", "#bfe0da", "#7fc0b6", "#3d9b8f", "#00796b"),
-    font=FONT, mono=MONO,
+    font=FONT,
+    mono=MONO,
 )
 DARK: Final = Style(
-    name="dark", page="#0e141b", surface="#161e28", raised="#1c2632", text="#e4eaf1", muted="#98a6b5",
-    grid="#212c39", border="#2c3947", accent="#5cb3ff", strategy="#5cb3ff", benchmark="#8b98a7",
-    gain="#35c2ac", loss="#ff8a5b", shade="#ff8a5b", neutral="#56657a",
+    name="dark",
+    page="#0e141b",
+    surface="#161e28",
+    raised="#1c2632",
+    text="#e4eaf1",
+    muted="#98a6b5",
+    grid="#26323f",
+    border="#2c3947",
+    accent="#5cb3ff",
+    strategy="#5cb3ff",
+    benchmark="#8b98a7",
+    gain="#35c2ac",
+    loss="#ff8a5b",
+    shade="#ff8a5b",
+    neutral="#56657a",
     series=("#5cb3ff", "#ff9f5a", "#3ed2a0", "#d690c4", "#e6c34d", "#8fd0ff", "#a7b4c2", "#c9a887"),
     diverging=("#ff8a5b", "#cf7350", "#9d5b45", "#653f38", "#26303c", "#25524f", "#277a70", "#2d9f8f", "#35c2ac"),
-    font=FONT, mono=MONO,
+    font=FONT,
+    mono=MONO,
 )
 STYLES: Final = {"light": LIGHT, "dark": DARK}
 
@@ -63,17 +89,23 @@ def button_css(look: Style) -> str:
     return f"""
 .bk-btn, .bk-btn a {{ background: {look.surface} !important; color: {look.text} !important; font-size: 12px;
   text-decoration: none; font-family: {look.font}; }}
-.bk-btn {{ border: 1px solid {look.border} !important; border-radius: 6px; padding: 3px 10px !important; min-height: 28px; }}
+.bk-btn {{ border: 1px solid {look.border} !important; border-radius: 6px; padding: 3px 10px !important;
+  min-height: 28px; }}
 .bk-btn:hover {{ border-color: {look.accent} !important; }}
 .bk-btn:focus-visible {{ outline: 2px solid {look.accent}; outline-offset: 1px; }}
-.bk-btn.bk-active {{ background: {look.accent} !important; color: {look.surface} !important; border-color: {look.accent} !important; }}
+.bk-btn.bk-active {{ background: {look.accent} !important; color: {look.surface} !important;
+  border-color: {look.accent} !important; }}
 """
 
 
 def card(look: Style) -> dict[str, str]:
     """Panel `styles` of a card."""
-    return {"background": look.surface, "border": f"1px solid {look.border}", "border-radius": "8px",
-            "padding": "10px 12px"}
+    return {
+        "background": look.surface,
+        "border": f"1px solid {look.border}",
+        "border-radius": "8px",
+        "padding": "10px 12px",
+    }
 
 
 _CSS: Final = """
@@ -92,23 +124,27 @@ h2 { font-size: 13px; }
 .wb-facts div { display: flex; gap: 6px; min-width: 0; }
 .wb-facts dt { color: var(--wb-muted); white-space: nowrap; }
 .wb-facts dd { margin: 0; overflow-wrap: anywhere; }
-.wb-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 8px; margin: 0; padding: 0; }
+.wb-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(148px, 1fr)); gap: 8px; margin: 0;
+  padding: 0; }
 .wb-tile { position: relative; background: var(--wb-surface); border: 1px solid var(--wb-border); border-radius: 8px;
   padding: 8px 11px 9px; min-width: 0; }
 .wb-tile:focus-visible { outline: 2px solid var(--wb-accent); outline-offset: 1px; }
-.wb-tile dt { color: var(--wb-muted); font-size: 11.5px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.wb-tile dt { color: var(--wb-muted); font-size: 11.5px; white-space: nowrap; overflow: hidden;
+  text-overflow: ellipsis; }
 .wb-tile dd { margin: 1px 0 0; font-size: 18px; font-weight: 620; font-variant-numeric: tabular-nums;
   letter-spacing: -0.01em; white-space: nowrap; }
 .wb-tile dd small { font-size: 11.5px; font-weight: 450; color: var(--wb-muted); letter-spacing: 0; }
 .wb-tile.wb-key dd { font-size: 22px; }
 .wb-tip { position: absolute; left: 8px; top: calc(100% - 3px); z-index: 50; width: max-content; max-width: 270px;
   background: var(--wb-text); color: var(--wb-surface); font-size: 11.5px; line-height: 1.4; border-radius: 6px;
-  padding: 6px 9px; visibility: hidden; opacity: 0; transition: opacity .12s; pointer-events: none; white-space: normal; }
+  padding: 6px 9px; visibility: hidden; opacity: 0; transition: opacity .12s; pointer-events: none;
+  white-space: normal; }
 .wb-tile:hover .wb-tip, .wb-tile:focus .wb-tip { visibility: visible; opacity: 1; }
 .wb-tile:hover { z-index: 60; }
 .wb-scroll { overflow-x: auto; }
 table.wb-table { border-collapse: collapse; width: 100%; font-size: 12px; font-variant-numeric: tabular-nums; }
-.wb-table caption { caption-side: top; text-align: left; font-weight: 650; font-size: 13px; padding: 0 0 6px; color: var(--wb-text); }
+.wb-table caption { caption-side: top; text-align: left; font-weight: 650; font-size: 13px; padding: 0 0 6px;
+  color: var(--wb-text); }
 .wb-table th { text-align: left; color: var(--wb-muted); font-weight: 550; border-bottom: 1px solid var(--wb-border);
   padding: 4px 8px; white-space: nowrap; }
 .wb-table td { padding: 4px 8px; border-bottom: 1px solid var(--wb-grid); white-space: nowrap; }

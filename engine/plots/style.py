@@ -48,24 +48,60 @@ class Style:
         document's theme would replace it.
         """
         return {
-            "Plot": {"background_fill_color": self.surface, "border_fill_color": self.surface,
-                     "outline_line_color": None, "toolbar_inner": True, "output_backend": "canvas", "min_border_left": LEFT, "min_border_right": RIGHT,
-                     "min_border_bottom": 8, "min_border_top": 6},
-            "Axis": {"axis_line_color": self.border, "major_tick_line_color": self.border, "major_tick_in": 0,
-                     "major_tick_out": 4, "minor_tick_line_color": None, "major_label_text_color": self.muted,
-                     "major_label_text_font": self.font, "major_label_text_font_size": "11.5px",
-                     "axis_label_text_color": self.muted, "axis_label_text_font": self.font,
-                     "axis_label_text_font_size": "11.5px", "axis_label_text_font_style": "normal",
-                     "axis_label_standoff": 8},
-            "Grid": {"grid_line_color": self.grid, "grid_line_width": 1},
-            "Legend": {"background_fill_color": self.surface, "background_fill_alpha": 0.75,
-                       "border_line_color": None, "label_text_color": self.text, "label_text_font": self.font,
-                       "label_text_font_size": "11.5px", "glyph_width": 18, "glyph_height": 12, "spacing": 2,
-                       "padding": 4, "margin": 4, "orientation": "horizontal"},
-            "Title": {"text_color": self.text, "text_font": self.font, "text_font_size": "12px",
-                      "text_font_style": "bold"},
-            "ColorBar": {"background_fill_color": self.surface, "major_label_text_color": self.muted,
-                         "major_label_text_font": self.font, "bar_line_color": None, "title_text_color": self.muted},
+            "Plot": {
+                "background_fill_color": self.surface,
+                "border_fill_color": self.surface,
+                "outline_line_color": None,
+                "toolbar_inner": True,
+                "output_backend": "canvas",
+                "min_border_left": LEFT,
+                "min_border_right": RIGHT,
+                "min_border_bottom": 8,
+                "min_border_top": 6,
+            },
+            "Axis": {
+                "axis_line_color": self.border,
+                "major_tick_line_color": self.border,
+                "major_tick_in": 0,
+                "major_tick_out": 4,
+                "minor_tick_line_color": None,
+                "major_label_text_color": self.muted,
+                "major_label_text_font": self.font,
+                "major_label_text_font_size": "11.5px",
+                "axis_label_text_color": self.muted,
+                "axis_label_text_font": self.font,
+                "axis_label_text_font_size": "11.5px",
+                "axis_label_text_font_style": "normal",
+                "axis_label_standoff": 8,
+            },
+            "Grid": {"grid_line_color": self.grid, "grid_line_width": 1, "grid_line_alpha": 0.99},
+            "Legend": {
+                "background_fill_color": self.surface,
+                "background_fill_alpha": 0.75,
+                "border_line_color": None,
+                "label_text_color": self.text,
+                "label_text_font": self.font,
+                "label_text_font_size": "11.5px",
+                "glyph_width": 18,
+                "glyph_height": 12,
+                "spacing": 2,
+                "padding": 4,
+                "margin": 4,
+                "orientation": "horizontal",
+            },
+            "Title": {
+                "text_color": self.text,
+                "text_font": self.font,
+                "text_font_size": "12px",
+                "text_font_style": "bold",
+            },
+            "ColorBar": {
+                "background_fill_color": self.surface,
+                "major_label_text_color": self.muted,
+                "major_label_text_font": self.font,
+                "bar_line_color": None,
+                "title_text_color": self.muted,
+            },
             "Text": {"text_font": {"value": self.font}},
             "Toolbar": {"autohide": True, "logo": None},
         }
@@ -98,6 +134,7 @@ def hover(tooltips: list[tuple[str, str]], *, mode: str = "mouse", dates: tuple[
 
 def percent_axis(axis: str = "y", digits: int = 0):
     """A HoloViews hook: ticks of that axis as percent of fractions."""
+
     def hook(plot: Any, element: Any) -> None:
         from bokeh.models import NumeralTickFormatter
 
@@ -110,6 +147,7 @@ def percent_axis(axis: str = "y", digits: int = 0):
 
 def money_axis(axis: str = "y"):
     """A HoloViews hook: short money ticks, 1.2k or 3.4m."""
+
     def hook(plot: Any, element: Any) -> None:
         from bokeh.models import NumeralTickFormatter
 
@@ -121,6 +159,7 @@ def money_axis(axis: str = "y"):
 
 def dressed(style: Style):
     """A HoloViews hook that puts the style on the finished figure."""
+
     def hook(plot: Any, element: Any) -> None:
         style.dress(plot.handles["plot"])
 

@@ -10,16 +10,22 @@ import panel as pn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.workbench.report_samples import result  # noqa: E402
-from workbench.views.compare import Compare  # noqa: E402
-from workbench.views.data import LocalRun  # noqa: E402
-from workbench.views.report import Report  # noqa: E402
+from tests.workbench.report_samples import result
+from workbench.views.compare import Compare
+from workbench.views.data import LocalRun
+from workbench.views.report import Report
 
 SAMPLES = {
-    "daily": {}, "one_market": {"symbols": 1}, "no_trades": {"trades": False, "bars": 60}, "one_bar": {"bars": 1, "trades": False},
+    "daily": {},
+    "one_market": {"symbols": 1},
+    "no_trades": {"trades": False, "bars": 60},
+    "one_bar": {"bars": 1, "trades": False},
     "many_trades": {"bars": 120_000, "resolution": 60, "symbols": 1, "hold": 6, "weekdays": False},
-    "long_names": {"strategy": "a_strategy_with_a_very_long_name_that_goes_on_and_on_and_never_seems_to_stop_" * 2,
-                   "params": {f"parameter_number_{i}": 1.5 * i for i in range(14)}, "symbols": 5},
+    "long_names": {
+        "strategy": "a_strategy_with_a_very_long_name_that_goes_on_and_on_and_never_seems_to_stop_" * 2,
+        "params": {f"parameter_number_{i}": 1.5 * i for i in range(14)},
+        "symbols": 5,
+    },
     "million": {"bars": 1_000_000, "resolution": 60, "symbols": 1, "hold": 1500, "weekdays": False},
 }
 
@@ -31,7 +37,9 @@ def page() -> pn.viewable.Viewable:
     if name == "bare":
         body = pn.pane.Markdown("nothing")
     elif name == "compare":
-        body = Compare([LocalRun(*result(seed=seed, params={"fast": 10 * seed, "slow": 50})) for seed in (1, 2, 3)], look=look)
+        body = Compare(
+            [LocalRun(*result(seed=seed, params={"fast": 10 * seed, "slow": 50})) for seed in (1, 2, 3)], look=look
+        )
     else:
         made, candles = pn.state.as_cached(name, lambda: result(**SAMPLES[name]))
         run = {"id": "01JDTEST0000000000", "name": "", "state": "completed"}

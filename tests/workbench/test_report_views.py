@@ -27,12 +27,22 @@ def text_of(view) -> str:
     return " ".join(str(pane.object) for pane in view._root.select(lambda part: type(part).__name__ == "HTML"))
 
 
-@pytest.mark.parametrize(("unit", "value", "shown"), [
-    ("fraction", 0.18565, ("18.57", "%")), ("fraction", -0.161, ("−16.10", "%")), ("fraction", 25.0, ("2,500", "%")),
-    ("ratio", 1.234, ("1.23", "")), ("currency", 7750.756, ("7,750.76", "USD")), ("currency", 1234567.8, ("1,234,568", "USD")),
-    ("count", 78.0, ("78", "")), ("days", 12.34, ("12.3", "days")), ("ratio", None, ("–", "")), ("ratio", float("inf"), ("∞", "")),
-    ("ratio", float("nan"), ("–", "")),
-])
+@pytest.mark.parametrize(
+    ("unit", "value", "shown"),
+    [
+        ("fraction", 0.18565, ("18.57", "%")),
+        ("fraction", -0.161, ("−16.10", "%")),
+        ("fraction", 25.0, ("2,500", "%")),
+        ("ratio", 1.234, ("1.23", "")),
+        ("currency", 7750.756, ("7,750.76", "USD")), ("currency", -95278.36, ("−95,278", "USD")),
+        ("currency", 1234567.8, ("1,234,568", "USD")),
+        ("count", 78.0, ("78", "")),
+        ("days", 12.34, ("12.3", "days")),
+        ("ratio", None, ("–", "")),
+        ("ratio", float("inf"), ("∞", "")),
+        ("ratio", float("nan"), ("–", "")),
+    ],
+)
 def test_figures_are_shown_in_their_units(unit, value, shown):
     assert tiles.shown(Metric(key="k", name="n", unit=unit, formula=""), value, "USD") == shown
 
@@ -49,11 +59,18 @@ def test_signed_figures_print_a_plus_and_take_a_colour():
 
 
 def test_text_from_runs_is_escaped():
-    made, candles = result(bars=30)
-    summary = {**made.summary(), "spec": {**made.spec, "strategy": "<script>x</script>"},
-               "warnings": [{"code": "<b>", "message": "<img src=x>"}]}
-    found = tiles.header(summary, {"name": "<i>n</i>", "state": "<u>"}) + tables.warnings(summary["warnings"]) + tables.facts(
-        "f", {"<a>": "<b>"}) + tables.log(["<hr>"])
+    made, _ = result(bars=30)
+    summary = {
+        **made.summary(),
+        "spec": {**made.spec, "strategy": "<script>x</script>"},
+        "warnings": [{"code": "<b>", "message": "<img src=x>"}],
+    }
+    found = (
+        tiles.header(summary, {"name": "<i>n</i>", "state": "<u>"})
+        + tables.warnings(summary["warnings"])
+        + tables.facts("f", {"<a>": "<b>"})
+        + tables.log(["<hr>"])
+    )
     for tag in ("<script", "<i>", "<u>", "<img", "<hr", "<a>"):
         assert tag not in found
 
@@ -71,16 +88,32 @@ def test_only_the_opened_tab_is_built():
 
 def test_header_tells_what_makes_a_run_repeatable():
     head = text_of(report(bars=300))
-    for fact in ("sma_cross", "fast 20, slow 50", "demo:AAPL/USD", "1d", "2019-01-02 to", "fee 0.1 %, slippage 0.05 %",
-                 "252 trading days a year", "9f2c4e1ab07d", "equal-weight", "100,000 USD"):
+    for fact in (
+        "sma_cross",
+        "fast 20, slow 50",
+        "demo:AAPL/USD",
+        "1d",
+        "2019-01-02 to",
+        "fee 0.1 %, slippage 0.05 %",
+        "252 trading days a year",
+        "9f2c4e1ab07d",
+        "equal-weight",
+        "100,000 USD",
+    ):
         assert fact in head
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"bars": 1, "trades": False}, ["one bar only", "two days", "never entered"]),
-    ({"bars": 60, "trades": False}, ["do not vary", "never entered", "126 daily returns; this run has 60", "no fills"]),
-    ({"bars": 2, "trades": False}, ["never entered"]),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bars": 1, "trades": False}, ["one bar only", "two days", "never entered"]),
+        (
+            {"bars": 60, "trades": False},
+            ["do not vary", "never entered", "126 daily returns; this run has 60", "no fills"],
+        ),
+        ({"bars": 2, "trades": False}, ["never entered"]),
+    ],
+)
 def test_nothing_to_show_is_said_plainly(options, said):
     view = report(**options)
     for name in TABS:
@@ -120,7 +153,7 @@ def test_candles_are_joined_when_far_and_single_when_near(long_run):
     assert 100 < len(bodies.data["left"]) <= pictures.BARS
     assert "joins up to" in chart.message
     time = candles["demo:AAPL/USD"]["time"]
-    chart.zoom.show(int(time[5000]), int(time[5100]))
+    drive(chart.zoom.show(int(time[5000]), int(time[5100])))
     assert set(bodies.data["bars"]) == {1}
     assert len(bodies.data["left"]) == 151, "the view and a quarter of it on each side"
     seen = slice(5000, 5101)
@@ -128,7 +161,7 @@ def test_candles_are_joined_when_far_and_single_when_near(long_run):
     low, high = candles["demo:AAPL/USD"]["low"][seen].min(), candles["demo:AAPL/USD"]["high"][seen].max()
     assert axis.start < low < high < axis.end
     assert axis.end - axis.start < 4 * (high - low)
-    chart.whole()
+    drive(chart.whole())
     assert chart.zoom.view[0] <= time[0]
     assert len(bodies.data["left"]) <= pictures.BARS
 
@@ -166,7 +199,7 @@ def test_zooming_the_overview_fetches_finer_columns():
     source = part._drawings["linear"].sources["Strategy"]
     assert len(source.data["time"]) <= 2000
     time = made.tables["equity"]["time"]
-    part.zoom.show(int(time[1000]), int(time[1200]))
+    drive(part.zoom.show(int(time[1000]), int(time[1200])))
     assert len(source.data["time"]) == 301
     assert source.data["value"].max() == made.tables["equity"]["value"][950:1251].max()
 

@@ -1,4 +1,4 @@
-"""Pieces of a report, laid out in a grid of twelve columns: the same pieces serve pages, notebooks and exported files."""
+"""Pieces of a report in a grid of twelve columns: the same pieces serve pages, notebooks and exported files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ GRID = """
 @media (max-width: 1000px) { :host { grid-template-columns: minmax(0, 1fr); } }
 """
 CELL = """
-:host { grid-column: span SPAN; min-width: 0; width: auto !important; height: auto !important; align-self: stretch; margin: 0; }
+:host { grid-column: span SPAN; min-width: 0; width: auto !important; height: auto !important; align-self: stretch;
+  margin: 0; }
 @media (max-width: 1000px) { :host { grid-column: 1 / -1; } }
 """
 
@@ -50,10 +51,17 @@ def card(block: Block, look: Style) -> pn.Column:
         parts.append(block.content)
     else:
         parts.append(pn.pane.Bokeh(block.content, sizing_mode="stretch_width", margin=0))
-    return pn.Column(*parts, styles=theme.card(look), sizing_mode="stretch_width", margin=0,
-                     stylesheets=[CELL.replace("SPAN", str(block.span))])
+    return pn.Column(
+        *parts,
+        styles=theme.card(look),
+        sizing_mode="stretch_width",
+        margin=0,
+        stylesheets=[CELL.replace("SPAN", str(block.span))],
+    )
 
 
 def grid(blocks: Sequence[Block], look: Style) -> pn.Column:
     """Blocks side by side where there is room."""
-    return pn.Column(*(card(block, look) for block in blocks), stylesheets=[GRID], sizing_mode="stretch_width", margin=0)
+    return pn.Column(
+        *(card(block, look) for block in blocks), stylesheets=[GRID], sizing_mode="stretch_width", margin=0
+    )

@@ -1,6 +1,6 @@
 """Candles with fills, trades and indicators that stay fluid at any length: only what is visible is ever sent."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ FIRST_BARS = 350
 
 
 class CandleChart:
-    """One market of a run. `model` is the Bokeh layout, None when there are no candles; `message` says what is shown."""
+    """One market of a run. `model` is the Bokeh layout, None without candles; `message` says what is shown."""
 
     def __init__(self, cache: Cache, symbol: str, look: Style, tables: Mapping[str, analysis.Columns]) -> None:
         self.symbol, self._cache, self._look = symbol, cache, look
@@ -32,11 +32,14 @@ class CandleChart:
         self.model: Any = None
         self.zoom: Zoom | None = None
         self.message = ""
+        self.heard: Callable[[], None] = lambda: None  # called when `message` may have changed
 
     @classmethod
     async def make(cls, cache: Cache, symbol: str, look: Style, *, live: bool = True) -> "CandleChart":
         """The chart of a market at the end of its range."""
-        chart = cls(cache, symbol, look, {name: await cache.table(name) for name in ("fills", "roundtrips", "indicators")})
+        chart = cls(
+            cache, symbol, look, {name: await cache.table(name) for name in ("fills", "roundtrips", "indicators")}
+        )
         try:
             whole = await cache.part("candles", symbol=symbol, points=FIRST_BARS)
         except (NotFound, Invalid) as error:
@@ -59,8 +62,10 @@ class CandleChart:
         on_price = {name: self._line(name, None, None) for name, panel in panels.items() if panel == "price"}
         below = {name: self._line(name, None, None) for name, panel in panels.items() if panel != "price"}
         currency = self.symbol.rpartition("/")[2] if "/" in self.symbol else self._cache.currency
-        self._drawings = {"price": draw(pictures.price(boxes, look, on_price, currency=currency), look),
-                          "volume": draw(pictures.volume(boxes, look), look)}
+        self._drawings = {
+            "price": draw(pictures.price(boxes, look, on_price, currency=currency), look),
+            "volume": draw(pictures.volume(boxes, look), look),
+        }
         if below:
             self._drawings["lines"] = draw(pictures.lines(below, look), look)
         figures = [drawing.figure for drawing in self._drawings.values()]
@@ -79,7 +84,9 @@ class CandleChart:
         from engine import strategies
 
         try:
-            said = {entry.name: entry.panel for entry in strategies.get(str(self._cache.spec.get("strategy"))).indicators}
+            said = {
+                entry.name: entry.panel for entry in strategies.get(str(self._cache.spec.get("strategy"))).indicators
+            }
         except (Invalid, NotFound):
             said = {}
         low, high = float(np.nanmin(candles["low"])), float(np.nanmax(candles["high"]))
@@ -138,28 +145,35 @@ class CandleChart:
             self._drawings["volume"].figure.y_range.update(start=0, end=top if top > 0 else 1)
 
     def _say(self, candles: analysis.Columns, fills: int, trips: int) -> None:
-        joined = int(np.max(candles.get("last", candles["time"]) - candles["time"])) // (self._resolution * times.SECOND) + 1
+        joined = (
+            int(np.max(candles.get("last", candles["time"]) - candles["time"])) // (self._resolution * times.SECOND) + 1
+        )
         parts = [f"each candle joins up to {joined} bars; zoom in for single ones"] if joined > 1 else []
         if fills > pictures.MARKS or trips > pictures.MARKS:
             parts.append(f"{pictures.MARKS:,} of {max(fills, trips):,} fills and trades are drawn; zoom in for all")
         self.message = "; ".join(parts)
+        self.heard()
 
-    def focus(self, entry: int, exit: int, columns: Mapping[str, Any]) -> None:
+    async def focus(self, entry: int, exit: int, columns: Mapping[str, Any]) -> None:
         """Show one trade with room around it and light it up. `columns` has entry_price, exit_price and pnl."""
         if self.zoom is None:
             return
         room = max(int((exit - entry) * 0.75), 25 * self._resolution * times.SECOND)
-        one = {"entry_time": np.array([entry]), "exit_time": np.array([exit]),
-               "entry_price": np.array([columns["entry_price"]]), "exit_price": np.array([columns["exit_price"]]),
-               "pnl": np.array([columns["pnl"]])}
-        self._drawings["price"].fill("focus", pictures.trades(one, self._look))
-        self.zoom.show(entry - room, exit + room)
+        one = {
+            "entry_time": np.array([entry]),
+            "exit_time": np.array([exit]),
+            "entry_price": np.array([columns["entry_price"]]),
+            "exit_price": np.array([columns["exit_price"]]),
+            "pnl": np.array([columns["pnl"]]),
+        }
+        light = pictures.trades(one, self._look)
+        await self.zoom.show(entry - room, exit + room, lambda: self._drawings["price"].fill("focus", light))
 
-    def whole(self) -> None:
+    async def whole(self) -> None:
         """Show the whole range and put the light out."""
         if self.zoom is not None:
-            self._drawings["price"].fill("focus", pictures.no_trades(self._look))
-            self.zoom.show(*self._bounds)
+            dark = pictures.no_trades(self._look)
+            await self.zoom.show(*self._bounds, lambda: self._drawings["price"].fill("focus", dark))
 
 
 def _of(symbol: str, table: analysis.Columns, column: str) -> dict[str, np.ndarray]:

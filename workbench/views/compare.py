@@ -28,15 +28,22 @@ class Compare(pn.viewable.Viewer):
     `look` as for `Report`. More than `MOST` runs are refused with a message: a person cannot tell the lines apart.
     """
 
-    def __init__(self, source: Any, run_ids: Sequence[str] | None = None, *, look: str | Style | None = None,
-                 **params: Any) -> None:
+    def __init__(
+        self, source: Any, run_ids: Sequence[str] | None = None, *, look: str | Style | None = None, **params: Any
+    ) -> None:
         super().__init__(**params)
         self.look = theme.style(look)
-        self.runs: list[RunData] = ([run_data(source, run_id) for run_id in run_ids] if run_ids is not None
-                                    else [run_data(entry) for entry in source])
-        self._root = pn.Column(html('<div class="wb-empty" role="status">The runs are being compared</div>', self.look),
-                               sizing_mode="stretch_width", margin=0,
-                               stylesheets=[f":host {{ background: {self.look.page}; padding: 12px 14px 24px; }}"])
+        self.runs: list[RunData] = (
+            [run_data(source, run_id) for run_id in run_ids]
+            if run_ids is not None
+            else [run_data(entry) for entry in source]
+        )
+        self._root = pn.Column(
+            html('<div class="wb-empty" role="status">The runs are being compared</div>', self.look),
+            sizing_mode="stretch_width",
+            margin=0,
+            stylesheets=[f":host {{ background: {self.look.page}; padding: 12px 14px 24px; }}"],
+        )
         if any(waits(run) for run in self.runs):
             pn.state.onload(self._start)
         else:
@@ -74,22 +81,30 @@ def labels(caches: Sequence[Cache]) -> list[str]:
 def blocks(caches: Sequence[Cache], curves: Sequence[analysis.Columns], look: Style) -> list[Block]:
     """The cards of a comparison."""
     names = labels(caches)
-    shown = {name: (np.asarray(curve["time"]), np.asarray(curve["value"], float))
-             for name, curve in zip(names, curves, strict=True) if len(curve["time"]) > 1}
+    shown = {
+        name: (np.asarray(curve["time"]), np.asarray(curve["value"], float))
+        for name, curve in zip(names, curves, strict=True)
+        if len(curve["time"]) > 1
+    }
     if shown:
         starts = {name: cache.cash for name, cache in zip(names, caches, strict=True)}
         growth = {name: (time, analysis.rebased(value, starts[name])) for name, (time, value) in shown.items()}
         falls = {name: (time, analysis.drawdown(value)) for name, (time, value) in shown.items()}
-        figures = [draw(pictures.compared(growth, look), look).figure,
-                   draw(pictures.compared(falls, look, height=150, ylabel="Drawdown"), look).figure]
+        figures = [
+            draw(pictures.compared(growth, look), look).figure,
+            draw(pictures.compared(falls, look, height=150, ylabel="Drawdown"), look).figure,
+        ]
         figures[1].legend.visible = False
         link(figures, crosshair=look.muted)
         hide_x(figures[:-1])
         chart: Any = column(*figures, sizing_mode="stretch_width", spacing=0)
     else:
         chart = tables.empty("No equity curves", "none of these runs has more than one bar")
-    found = [Block(title="Cumulative return", note="Each run from its own capital", content=chart),
-             Block(content=figures_table(names, caches, look)), Block(content=differences(names, caches))]
+    found = [
+        Block(title="Cumulative return", note="Each run from its own capital", content=chart),
+        Block(content=figures_table(names, caches, look)),
+        Block(content=differences(names, caches)),
+    ]
     if len(shown) > 1:
         found.append(Block(content=correlations(list(shown), list(shown.values()))))
     return found
@@ -97,8 +112,10 @@ def blocks(caches: Sequence[Cache], curves: Sequence[analysis.Columns], look: St
 
 def _chip(position: int, name: str, look: Style) -> str:
     color = look.series[position % len(look.series)]
-    return (f'<span aria-hidden="true" style="display:inline-block;width:10px;height:10px;border-radius:2px;'
-            f'background:{color};margin-right:6px"></span>{escape(name)}')
+    return (
+        f'<span aria-hidden="true" style="display:inline-block;width:10px;height:10px;border-radius:2px;'
+        f'background:{color};margin-right:6px"></span>{escape(name)}'
+    )
 
 
 def figures_table(names: Sequence[str], caches: Sequence[Cache], look: Style) -> str:
@@ -120,27 +137,40 @@ def figures_table(names: Sequence[str], caches: Sequence[Cache], look: Style) ->
                 better = {"higher": value > base, "lower": value < base}.get(metric.better)
                 tone = "" if better is None else " wb-gain" if better else " wb-loss"
                 sign = "+" if value > base and not change.startswith("+") else ""
-                below = f'<br><small class="wb-muted{tone}">{sign}{change} {"points" if change_unit == "%" else change_unit}</small>'
+                said = "points" if change_unit == "%" else change_unit
+                below = f'<br><small class="wb-muted{tone}">{sign}{change} {said}</small>'
             cells.append(f'<td class="wb-number">{text} <span class="wb-muted">{escape(unit)}</span>{below}</td>')
         body.append(f'<tr><td title="{escape(metric.formula)}">{escape(metric.name)}</td>{"".join(cells)}</tr>')
-    return (f'<div class="wb-scroll"><table class="wb-table"><caption>Figures, with the difference to {escape(names[0])}'
-            f'</caption><thead><tr><th scope="col">Metric</th>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
+    return (
+        f'<div class="wb-scroll"><table class="wb-table"><caption>Figures, with the difference to {escape(names[0])}'
+        f'</caption><thead><tr><th scope="col">Metric</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
 
 
 def differences(names: Sequence[str], caches: Sequence[Cache]) -> str:
     """What was asked differently: every field of the specs that is not the same in all."""
     asked = [{key: str(value) for key, value in tables.flat(cache.spec)} for cache in caches]
     keys = dict.fromkeys(key for entry in asked for key in entry)
-    rows = [{"field": key, **{name: entry.get(key, "–") for name, entry in zip(names, asked, strict=True)}}
-            for key in keys if len({entry.get(key) for entry in asked}) > 1]
-    return tables.table("What was asked differently", [("field", "Field", tables.words),
-                                                       *((name, name, tables.words) for name in names)], rows,
-                        note="these runs were asked the very same")
+    rows = [
+        {"field": key, **{name: entry.get(key, "–") for name, entry in zip(names, asked, strict=True)}}
+        for key in keys
+        if len({entry.get(key) for entry in asked}) > 1
+    ]
+    return tables.table(
+        "What was asked differently",
+        [("field", "Field", tables.words), *((name, name, tables.words) for name in names)],
+        rows,
+        note="these runs were asked the very same",
+    )
 
 
 def correlations(names: Sequence[str], curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
     """Correlation of daily returns over the days that all runs have."""
     matrix = analysis.correlation(curves)
     rows = [{"run": name, **{other: matrix[i, j] for j, other in enumerate(names)}} for i, name in enumerate(names)]
-    return tables.table("Correlation of daily returns", [("run", "Run", tables.words),
-                                                         *((name, name, tables.plain()) for name in names)], rows)
+    return tables.table(
+        "Correlation of daily returns",
+        [("run", "Run", tables.words), *((name, name, tables.plain()) for name in names)],
+        rows,
+    )

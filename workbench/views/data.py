@@ -175,6 +175,16 @@ async def settled(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
+def begin(data: RunData, work: Callable[[], Any]) -> None:
+    """Do a coroutine function's work on behalf of a widget: at once for data at hand, else on the page's loop."""
+    if waits(data):
+        import panel as pn
+
+        pn.state.execute(work)
+    else:
+        drive(work())
+
+
 def drive(coroutine: Any) -> Any:
     """Run a coroutine that never has to wait, without a loop; raises RuntimeError when it does."""
     try:

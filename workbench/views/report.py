@@ -1,6 +1,7 @@
 """The tear-sheet of a run: one class for the page and the notebook cell."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import panel as pn
@@ -10,7 +11,7 @@ from engine.plots.style import Style
 from workbench import export, theme
 from workbench.views import report_details, report_overview, report_returns, report_trades, tables, tiles
 from workbench.views.blocks import grid, html
-from workbench.views.data import Cache, drive, run_data, waits
+from workbench.views.data import Cache, begin, drive, run_data, waits
 
 TABS: Final = ("Overview", "Returns", "Trades", "Details")
 
@@ -23,7 +24,9 @@ class Report(pn.viewable.Viewer):
     fetched once the view is on a page; other data is shown at once.
     """
 
-    def __init__(self, source: Any, run_id: str | None = None, *, look: str | Style | None = None, **params: Any) -> None:
+    def __init__(
+        self, source: Any, run_id: str | None = None, *, look: str | Style | None = None, **params: Any
+    ) -> None:
         super().__init__(**params)
         self.data = run_data(source, run_id)
         self.look = theme.style(look)
@@ -31,13 +34,25 @@ class Report(pn.viewable.Viewer):
         self._built: set[str] = set()
         self.parts: dict[str, Any] = {}
         self._head = pn.Column(sizing_mode="stretch_width", margin=0)
-        self._places = {name: pn.Column(self._busy(name), sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=420)
-                        for name in TABS}
-        self._tabs = pn.Tabs(*((name, place) for name, place in self._places.items()), sizing_mode="stretch_width",
-                             margin=(4, 0, 0, 0), stylesheets=[_tabs_css(self.look)], dynamic=False)
-        self._root = pn.Column(self._head, self._tabs, sizing_mode="stretch_width", margin=0,
-                               stylesheets=[f":host {{ background: {self.look.page}; padding: 12px 14px 24px; }}"],
-                               css_classes=["wb-report"])
+        self._places = {
+            name: pn.Column(self._busy(name), sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=420)
+            for name in TABS
+        }
+        self._tabs = pn.Tabs(
+            *((name, place) for name, place in self._places.items()),
+            sizing_mode="stretch_width",
+            margin=(4, 0, 0, 0),
+            stylesheets=[_tabs_css(self.look)],
+            dynamic=False,
+        )
+        self._root = pn.Column(
+            self._head,
+            self._tabs,
+            sizing_mode="stretch_width",
+            margin=0,
+            stylesheets=[f":host {{ background: {self.look.page}; padding: 12px 14px 24px; }}"],
+            css_classes=["wb-report"],
+        )
         self._tabs.param.watch(self._opened, "active")
         if waits(self.data):
             pn.state.onload(self._start)
@@ -67,8 +82,8 @@ class Report(pn.viewable.Viewer):
         ]
         await self.open("Overview")
 
-    async def _opened(self, event: Any) -> None:
-        await self.open(TABS[event.new])
+    def _opened(self, event: Any) -> None:
+        begin(self.data, partial(self.open, TABS[event.new]))
 
     async def open(self, name: str) -> None:
         """Build a tab unless it has been built."""
@@ -103,9 +118,17 @@ class Report(pn.viewable.Viewer):
             ("CSV tables", f"{stem}-csv.zip", lambda: export.csv_zip(self._cache)),
             ("Parquet tables", f"{stem}-parquet.zip", lambda: export.parquet_zip(self._cache)),
         ]
-        buttons = [pn.widgets.FileDownload(callback=self._file(make), filename=name, label=label, width=124, margin=(0, 6, 0, 0),
-                                           stylesheets=[theme.button_css(self.look)])
-                   for label, name, make in made]
+        buttons = [
+            pn.widgets.FileDownload(
+                callback=self._file(make),
+                filename=name,
+                label=label,
+                width=124,
+                margin=(0, 6, 0, 0),
+                stylesheets=[theme.button_css(self.look)],
+            )
+            for label, name, make in made
+        ]
         return pn.FlexBox(*buttons, sizing_mode="stretch_width", margin=(10, 0, 10, 0))
 
     def _file(self, make: Callable[[], Any]) -> Callable[[], Any]:
@@ -125,7 +148,8 @@ def _tabs_css(look: Style) -> str:
     return f"""
 .bk-header {{ border-bottom: 1px solid {look.border} !important; gap: 4px; flex-wrap: wrap; }}
 .bk-tab {{ color: {look.muted} !important; background: transparent !important; border: none !important;
-  border-bottom: 2px solid transparent !important; border-radius: 0 !important; padding: 7px 12px !important; font-size: 13.5px;
+  border-bottom: 2px solid transparent !important; border-radius: 0 !important; padding: 7px 12px !important;
+  font-size: 13.5px;
   font-family: {look.font}; font-weight: 550; }}
 .bk-tab:hover {{ color: {look.text} !important; }}
 .bk-tab.bk-active {{ color: {look.accent} !important; border-bottom-color: {look.accent} !important; }}

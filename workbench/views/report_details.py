@@ -21,13 +21,30 @@ def cost_table(cache: Cache, fills: Mapping[str, np.ndarray]) -> str:
     rows = []
     for name, keep in (("Buys", side > 0), ("Sells", side < 0), ("All", side != 0)):
         value = float(traded[keep].sum())
-        rows.append({"name": name, "fills": int(keep.sum()), "traded": value, "fees": float(fee[keep].sum()),
-                     "slip": value * slippage, "share": float(fee[keep].sum()) / value if value else None})
+        rows.append(
+            {
+                "name": name,
+                "fills": int(keep.sum()),
+                "traded": value,
+                "fees": float(fee[keep].sum()),
+                "slip": value * slippage,
+                "share": float(fee[keep].sum()) / value if value else None,
+            }
+        )
     part: tables.Cell = lambda value: "–" if value is None else f"{number(value * 100, 3)} %"  # noqa: E731
-    return tables.table("Costs", [("name", "Fills", words), ("fills", "Count", plain(0)), ("traded", "Traded value", plain()),
-                                  ("fees", "Fees", plain()), ("share", "Fees, share of traded", part),
-                                  ("slip", "Slippage, about", plain())], rows if len(side) else [],
-                        note="there were no fills, so nothing was paid")
+    return tables.table(
+        "Costs",
+        [
+            ("name", "Fills", words),
+            ("fills", "Count", plain(0)),
+            ("traded", "Traded value", plain()),
+            ("fees", "Fees", plain()),
+            ("share", "Fees, share of traded", part),
+            ("slip", "Slippage, about", plain()),
+        ],
+        rows if len(side) else [],
+        note="there were no fills, so nothing was paid",
+    )
 
 
 async def build(cache: Cache, look: Style) -> list[Block]:
@@ -48,5 +65,3 @@ async def build(cache: Cache, look: Style) -> list[Block]:
     if summary.get("extra"):
         parts.insert(-1, Block(content=tables.facts("From its own engine", summary["extra"])))
     return parts
-
-

@@ -34,9 +34,11 @@ class Overview:
         else:
             charts = tables.empty("No equity curve", "the run has one bar only" if size else "the run has no bars")
         note = "The five deepest drawdowns are shaded. Drag to zoom in; the charts move together." if size > 1 else ""
-        self.blocks = [Block(title="Portfolio value", note=note, content=charts),
-                       Block(content=tables.warnings(cache.summary.get("warnings", ())), span=5),
-                       Block(content=tables.drawdowns(periods), span=7)]
+        self.blocks = [
+            Block(title="Portfolio value", note=note, content=charts),
+            Block(content=tables.warnings(cache.summary.get("warnings", ())), span=5),
+            Block(content=tables.drawdowns(periods), span=7),
+        ]
 
     def _charts(self, cache: Cache, worst: list[dict[str, Any]], look: Style) -> Any:
         columns = self._columns(None, None)
@@ -70,9 +72,11 @@ class Overview:
                 if label != pictures.WORST:
                     drawing.fill(label, columns)
         seen = analysis.between(self._full, start, end)
-        fits = {"linear": span_of([seen["value"], seen["benchmark"]]),
-                "underwater": span_of([seen["drawdown"], np.zeros(1)]),
-                "exposure": span_of([seen["exposure"], seen["net"], np.zeros(1)])}
+        fits = {
+            "linear": span_of([seen["value"], seen["benchmark"]]),
+            "underwater": span_of([seen["drawdown"], np.zeros(1)]),
+            "exposure": span_of([seen["exposure"], seen["net"], np.zeros(1)]),
+        }
         if fits["linear"] is not None:
             low = min(np.nanmin(seen[name], initial=np.inf) for name in ("value", "benchmark"))
             fits["log"] = (max(fits["linear"][0], low * 0.97) if low > 0 else fits["linear"][0], fits["linear"][1])
@@ -84,10 +88,16 @@ class Overview:
 
 def scale_switch(linear: Any, log: Any, look: Style) -> RadioButtonGroup:
     """Buttons that show one of two figures; they work in the browser alone, so in exported files too."""
-    switch = RadioButtonGroup(labels=["Linear", "Log"], active=0, width=130, margin=(0, 0, 2, 0),
-                              stylesheets=[theme.button_css(look)])
-    switch.js_on_change("active", CustomJS(args={"linear": linear, "log": log},
-                                           code="linear.visible = cb_obj.active === 0; log.visible = cb_obj.active === 1;"))
+    switch = RadioButtonGroup(
+        labels=["Linear", "Log"], active=0, width=130, margin=(0, 0, 2, 0), stylesheets=[theme.button_css(look)]
+    )
+    switch.js_on_change(
+        "active",
+        CustomJS(
+            args={"linear": linear, "log": log},
+            code="linear.visible = cb_obj.active === 0; log.visible = cb_obj.active === 1;",
+        ),
+    )
     return switch
 
 

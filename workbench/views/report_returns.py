@@ -17,28 +17,55 @@ async def build(cache: Cache, look: Style) -> list[Block]:
     equity = await cache.table("equity")
     day, value = analysis.daily(equity["time"], equity["value"])
     if len(day) < 2:
-        return [Block(content=tables.empty("No returns to show", "returns need at least two days of data; this run has "
-                                           f"{len(day)}"))]
-    gains = analysis.returns(value, cache.cash)[-len(day):]
+        return [
+            Block(
+                content=tables.empty(
+                    "No returns to show", f"returns need at least two days of data; this run has {len(day)}"
+                )
+            )
+        ]
+    gains = analysis.returns(value, cache.cash)[-len(day) :]
     years, months, totals = analysis.monthly_returns(equity["time"], equity["value"], cache.cash)
-    found = [Block(title="Monthly returns", note="Percent of the value at the end of the month before",
-                   content=draw(pictures.monthly(years, months, totals, look), look).figure),
-             Block(title="Yearly returns", content=draw(pictures.yearly(years, totals, look), look).figure, span=4)]
+    found = [
+        Block(
+            title="Monthly returns",
+            note="Percent of the value at the end of the month before",
+            content=draw(pictures.monthly(years, months, totals, look), look).figure,
+        ),
+        Block(title="Yearly returns", content=draw(pictures.yearly(years, totals, look), look).figure, span=4),
+    ]
     finite = gains[np.isfinite(gains)]
     if len(finite) >= 5 and float(np.ptp(finite)) > 0:
         found += [
-            Block(title="Daily returns", note=_moments(finite), span=4,
-                  content=draw(pictures.histogram(finite, look, height=210), look).figure),
-            Block(title="Against the normal distribution", note="Dots off the line are fat or thin tails", span=4,
-                  content=draw(pictures.quantiles(finite, look, height=210), look).figure)]
+            Block(
+                title="Daily returns",
+                note=_moments(finite),
+                span=4,
+                content=draw(pictures.histogram(finite, look, height=210), look).figure,
+            ),
+            Block(
+                title="Against the normal distribution",
+                note="Dots off the line are fat or thin tails",
+                span=4,
+                content=draw(pictures.quantiles(finite, look, height=210), look).figure,
+            ),
+        ]
     else:
-        found.append(Block(span=8, content=tables.empty("No distribution", "the daily returns do not vary, or there are "
-                                                        "fewer than five of them")))
+        found.append(
+            Block(
+                span=8,
+                content=tables.empty(
+                    "No distribution", "the daily returns do not vary, or there are fewer than five of them"
+                ),
+            )
+        )
     benchmark = None
     if "benchmark" in equity and np.isfinite(np.asarray(equity["benchmark"], float)).any():
-        benchmark = analysis.returns(analysis.daily(equity["time"], equity["benchmark"])[1], cache.cash)[-len(day):]
-    found += [rolling(day, gains, benchmark, cache.periods_per_year, look),
-              Block(content=tables.monthly(years, months, totals))]
+        benchmark = analysis.returns(analysis.daily(equity["time"], equity["benchmark"])[1], cache.cash)[-len(day) :]
+    found += [
+        rolling(day, gains, benchmark, cache.periods_per_year, look),
+        Block(content=tables.monthly(years, months, totals)),
+    ]
     return found
 
 
@@ -53,19 +80,40 @@ def rolling(day: np.ndarray, gains: np.ndarray, benchmark: np.ndarray | None, pe
     fitting = {name: window for name, window in windows.items() if 2 <= window <= len(gains)}
     title = "Rolling figures"
     if not fitting:
-        return Block(content=tables.empty(title, f"six months are {windows['6 months']} daily returns; this run has "
-                                          f"{len(gains)}"))
+        return Block(
+            content=tables.empty(
+                title, f"six months are {windows['6 months']} daily returns; this run has {len(gains)}"
+            )
+        )
     clean = np.nan_to_num(gains)
     charts = [
-        ("Sharpe", {name: analysis.rolling_sharpe(clean, window, periods) for name, window in fitting.items()}, False, 0.0),
-        ("Volatility", {name: analysis.rolling_volatility(clean, window, periods) for name, window in fitting.items()},
-         True, 0.0)]
+        (
+            "Sharpe",
+            {name: analysis.rolling_sharpe(clean, window, periods) for name, window in fitting.items()},
+            False,
+            0.0,
+        ),
+        (
+            "Volatility",
+            {name: analysis.rolling_volatility(clean, window, periods) for name, window in fitting.items()},
+            True,
+            0.0,
+        ),
+    ]
     if benchmark is not None:
         other = np.nan_to_num(benchmark)
-        charts.append(("Beta", {name: analysis.rolling_beta(clean, other, window) for name, window in fitting.items()},
-                       False, 1.0))
-    figures = [draw(pictures.rolling(day, curves, look, ylabel=label, percents=percents, level=level), look).figure
-               for label, curves, percents, level in charts]
+        charts.append(
+            (
+                "Beta",
+                {name: analysis.rolling_beta(clean, other, window) for name, window in fitting.items()},
+                False,
+                1.0,
+            )
+        )
+    figures = [
+        draw(pictures.rolling(day, curves, look, ylabel=label, percents=percents, level=level), look).figure
+        for label, curves, percents, level in charts
+    ]
     link(figures, crosshair=look.muted)
     hide_x(figures[:-1])
     note = f"From daily returns, annualised with {periods:g} periods a year, risk-free rate 0"

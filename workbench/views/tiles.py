@@ -11,13 +11,51 @@ from engine.model import Metric
 
 KEY: Final = ("total_return", "annual_return", "sharpe", "max_drawdown")
 TILES: Final = (
-    *KEY, "benchmark_return", "volatility", "sortino", "calmar", "omega", "max_drawdown_days", "time_under_water",
-    "win_rate", "profit_factor", "expectancy", "payoff_ratio", "sqn", "trades", "avg_holding_days",
-    "avg_holding_days_winners", "avg_holding_days_losers", "exposure", "turnover", "fees_paid", "psr", "dsr", "beta",
-    "alpha", "final_value",
+    *KEY,
+    "benchmark_return",
+    "volatility",
+    "sortino",
+    "calmar",
+    "omega",
+    "max_drawdown_days",
+    "time_under_water",
+    "win_rate",
+    "profit_factor",
+    "expectancy",
+    "payoff_ratio",
+    "sqn",
+    "trades",
+    "avg_holding_days",
+    "avg_holding_days_winners",
+    "avg_holding_days_losers",
+    "exposure",
+    "turnover",
+    "fees_paid",
+    "psr",
+    "dsr",
+    "beta",
+    "alpha",
+    "final_value",
 )
-SIGNED: Final = frozenset({"total_return", "annual_return", "benchmark_return", "max_drawdown", "alpha", "expectancy",
-                           "best_trade", "worst_trade", "var_95", "cvar_95"})
+SHORT: Final = {
+    "avg_holding_days": "Holding time", "avg_holding_days_winners": "Holding, winners",
+    "avg_holding_days_losers": "Holding, losers", "psr": "Probabilistic Sharpe", "dsr": "Deflated Sharpe",
+}
+"""Names of figures whose own are too long for a tile; the tip has the whole."""
+SIGNED: Final = frozenset(
+    {
+        "total_return",
+        "annual_return",
+        "benchmark_return",
+        "max_drawdown",
+        "alpha",
+        "expectancy",
+        "best_trade",
+        "worst_trade",
+        "var_95",
+        "cvar_95",
+    }
+)
 """Figures whose sign is printed and coloured; others are coloured only through these."""
 
 
@@ -39,7 +77,7 @@ def shown(metric: Metric, value: float | None, currency: str = "") -> tuple[str,
         case "fraction":
             return sign + number(value * 100, 2 if abs(value) < 10 else 0), "%"
         case "currency":
-            return sign + number(value, 2 if abs(value) < 100_000 else 0), currency
+            return sign + number(value, 2 if abs(value) < 10_000 else 0), currency
         case "count":
             return number(value, 0), ""
         case "days" | "bars":
@@ -61,12 +99,19 @@ def tile(key: str, value: float | None, currency: str = "") -> str:
     if key in SIGNED and value is not None and value == value and value != 0:
         tone = " wb-gain" if value > 0 else " wb-loss"
     kind = " wb-key" if key in KEY else ""
-    said = f"{metric.name}: {text} {unit}".replace("–", "not defined", 1) if text == "–" else f"{metric.name}: {text} {unit}"
-    tip = f'<span class="wb-tip" role="tooltip" id="tip-{key}">{escape(metric.formula)}</span>' if metric.formula else ""
-    return (f'<div class="wb-tile{kind}" tabindex="0" role="group" aria-label="{escape(said.strip())}"'
-            + (f' aria-describedby="tip-{key}"' if tip else "") + f' data-metric="{key}">'
-            f'<dt>{escape(metric.name)}</dt><dd class="{tone.strip()}">{text}'
-            + (f" <small>{escape(unit)}</small>" if unit else "") + f"</dd>{tip}</div>")
+    said = f"{metric.name}: {'not defined' if text == '–' else f'{text} {unit}'}"
+    tip = ""
+    if metric.formula:
+        words = f"<strong>{escape(metric.name)}</strong><br>{escape(metric.formula)}"
+        tip = f'<span class="wb-tip" role="tooltip" id="tip-{key}">{words}</span>'
+    return (
+        f'<div class="wb-tile{kind}" tabindex="0" role="group" aria-label="{escape(said.strip())}"'
+        + (f' aria-describedby="tip-{key}"' if tip else "")
+        + f' data-metric="{key}">'
+        f'<dt>{escape(SHORT.get(key, metric.name))}</dt><dd class="{tone.strip()}">{text}'
+        + (f" <small>{escape(unit)}</small>" if unit else "")
+        + f"</dd>{tip}</div>"
+    )
 
 
 def tiles(metrics: Mapping[str, float | None], currency: str = "", keys: Sequence[str] = TILES) -> str:
@@ -127,29 +172,49 @@ def annualisation(provenance: Mapping[str, Any], metrics: Mapping[str, Any]) -> 
     return str(rule) if rule else (f"{periods:g} periods a year" if periods else "")
 
 
+def _params(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters that ran, defaults included; what was asked when the run does not say."""
+    ran = summary.get("provenance", {}).get("strategy")
+    return (ran.get("params") if isinstance(ran, Mapping) else None) or summary.get("spec", {}).get("params") or {}
+
+
 def header(summary: Mapping[str, Any], run: Any = None, span_text: str = "", *, actions: str = "") -> str:
     """The head of a report as HTML: title, state, and the facts that make the run repeatable."""
     spec, provenance = summary.get("spec", {}), summary.get("provenance", {})
     strategy = str(spec.get("strategy", "strategy"))
     name = str(_get(run, "name"))
-    params = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                       for key, value in (provenance.get("params") or spec.get("params") or {}).items())
+    params = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in _params(summary).items()
+    )
     markets = list(spec.get("markets", ()))
     shown_markets = ", ".join(markets[:6]) + (f" and {len(markets) - 6} more" if len(markets) > 6 else "")
     sizing = spec.get("sizing") or {}
     facts = [
-        ("Strategy", strategy if name else ""), ("Parameters", params or "none"), ("Markets", shown_markets),
-        ("Bars", str(spec.get("resolution", ""))), ("Range", span_text or span(spec.get("start"), spec.get("end"))),
+        ("Strategy", strategy if name else ""),
+        ("Parameters", params or "none"),
+        ("Markets", shown_markets),
+        ("Bars", str(spec.get("resolution", ""))),
+        ("Range", span_text or span(spec.get("start"), spec.get("end"))),
         ("Capital", f"{number(float(spec['cash']), 0)} {spec.get('currency', '')}" if spec.get("cash") else ""),
         ("Sizing", f"{sizing.get('value', 1):g} {sizing.get('kind', '')}" if sizing else ""),
-        ("Direction", str(spec.get("direction", ""))), ("Costs", costs(spec)),
-        ("Benchmark", str(spec.get("benchmark") or "equal-weight buy and hold of its markets")),
-        ("Annualised", annualisation(provenance, summary.get("metrics", {}))), ("Seed", str(spec.get("seed", ""))),
-        ("Code", code_hash(provenance)), ("Run", str(_get(run, "id"))[:18]),
+        ("Direction", str(spec.get("direction", ""))),
+        ("Costs", costs(spec)),
+        ("Benchmark", str(spec.get("benchmark") or provenance.get("benchmark") or "equal-weight buy and hold")),
+        ("Annualised", annualisation(provenance, summary.get("metrics", {}))),
+        ("Seed", str(spec.get("seed", ""))),
+        ("Code", code_hash(provenance)),
+        ("Run", str(_get(run, "id"))[:18]),
     ]
-    items = "".join(f"<div><dt>{label}</dt><dd{' class=wb-mono' if label in ('Code', 'Run') else ''}>{escape(text)}</dd></div>"
-                    for label, text in facts if text)
+    items = "".join(
+        f"<div><dt>{label}</dt><dd{' class=wb-mono' if label in ('Code', 'Run') else ''}>{escape(text)}</dd></div>"
+        for label, text in facts
+        if text
+    )
     state = str(_get(run, "state"))
-    badge = f'<span class="wb-state" style="color:var(--wb-{"gain" if state == "completed" else "muted"})">{escape(state)}</span>'
-    return (f'<header><div class="wb-head"><h1>{escape(name or strategy)}</h1>{badge if state else ""}{actions}</div>'
-            f'<dl class="wb-facts">{items}</dl></header>')
+    tone = "gain" if state == "completed" else "muted"
+    badge = f'<span class="wb-state" style="color:var(--wb-{tone})">{escape(state)}</span>'
+    return (
+        f'<header><div class="wb-head"><h1>{escape(name or strategy)}</h1>{badge if state else ""}{actions}</div>'
+        f'<dl class="wb-facts">{items}</dl></header>'
+    )

@@ -38,18 +38,36 @@ class Zoom:
         """The visible range."""
         return micros(self._figure.x_range.start), micros(self._figure.x_range.end)
 
-    def show(self, start: int, end: int) -> None:
-        """Move the view; the change fetches."""
-        axis = self._figure.x_range
-        axis.update(start=start / 1000, end=end / 1000)
+    async def show(self, start: int, end: int, change: Callable[[], None] = lambda: None) -> None:
+        """Move the view and make a `change` of the figure with it.
+
+        A figure on a page may be changed only while its document is locked, which coroutines do not hold: there both
+        happen in the next tick.
+        """
+
+        def move() -> None:
+            change()
+            self._figure.x_range.update(start=start / 1000, end=end / 1000)
+
+        if self._served:
+            self._figure.document.add_next_tick_callback(move)
+            return
+        self._waiting = True
+        move()
+        self._waiting = False
+        await self.now()
+
+    @property
+    def _served(self) -> bool:
+        document = self._figure.document
+        return document is not None and document.session_context is not None
 
     def _moved(self, attribute: str, old: Any, new: Any) -> None:
         if self._waiting or new is None:
             return
-        document = self._figure.document
-        if document is not None and document.session_context is not None:
+        if self._served:
             self._waiting = True
-            document.add_timeout_callback(self._settled, SETTLE_MS)
+            self._figure.document.add_timeout_callback(self._settled, SETTLE_MS)
         else:
             drive(self.now())
 
