@@ -13,9 +13,9 @@ No leverage: positions together, long and short, are never made larger than the 
 
     free = cash - 2 * market value of the shorts
 
-because the proceeds of a short sale are set aside, and as much again secures it. An order whose opening part costs
-more than that, with fee, is cut to what it can pay. At one open, orders that only reduce a position come first, then
-sells, then buys, in the order of the run's markets.
+because the proceeds of a short sale are set aside, and as much again secures it. At one open, orders that only reduce
+a position come first, then sells, then buys. Where the opening parts of the sells (or buys) of one open cost more than
+what is free, with fees, all of them are cut in the same proportion.
 
 When equity falls to zero or below at a close, everything is closed at the next opens and trading stops.
 """
@@ -115,6 +115,26 @@ def _fill(merged, begin, times, opens, closes, flat, matrix, portfolio, directio
                     pending[s] = np.nan
                     waiting -= 1
             for turn_now in range(3):
+                part = 1.0  # of what is wished, that the cash can pay
+                if turn_now > 0:
+                    side = 1.0 if turn_now == 2 else -1.0
+                    free, need = cash - 2.0 * owed, 0.0
+                    for s in range(n):
+                        if turn[s] == turn_now:
+                            open_ = opens[row[s]]
+                            paid = open_ * (1.0 + side * slippage)
+                            closing = 0.0
+                            if position[s] * side < 0.0:
+                                closing = min(abs(change[s]), abs(position[s]))
+                            free -= side * closing * paid + fixed_fee + fee_rate * closing * paid
+                            if side > 0.0:
+                                free += 2.0 * closing * open_
+                                each = paid * (1.0 + fee_rate)
+                            else:
+                                each = 2.0 * open_ - paid * (1.0 - fee_rate)
+                            need += (abs(change[s]) - closing) * each
+                    if need > free and need > 0.0:
+                        part = max(free, 0.0) / need
                 for s in range(n):
                     if turn[s] != turn_now:
                         continue
@@ -129,18 +149,15 @@ def _fill(merged, begin, times, opens, closes, flat, matrix, portfolio, directio
                     if opening > 0.0:
                         # `free` once the closing part is done: a cover frees what secured it.
                         owed_then = owed - closing * open_ if side > 0.0 else owed
-                        before = cash - side * closing * paid - 2.0 * owed_then
-                        free = before - fixed_fee - fee_rate * closing * paid
-                        if side > 0.0:
-                            most = free / (paid * (1.0 + fee_rate))
-                        else:
-                            most = free / (2.0 * open_ - paid * (1.0 - fee_rate))
+                        free = cash - side * closing * paid - 2.0 * owed_then - fixed_fee - fee_rate * closing * paid
+                        each = paid * (1.0 + fee_rate) if side > 0.0 else 2.0 * open_ - paid * (1.0 - fee_rate)
+                        most = min(part * opening, free / each)
                         if opening > most:
                             if most <= 1e-9 * opening:  # what is left of the cash is rounding
                                 counts[2] += 1
                                 opening = 0.0
                             else:
-                                if before / open_ < 0.98 * opening:
+                                if most * each + fixed_fee < 0.98 * opening * open_:
                                     counts[1] += 1
                                 opening = most * (1.0 - 1e-12)
                     done = closing + opening

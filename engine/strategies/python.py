@@ -41,5 +41,7 @@ def from_function(step: StepFunction | None = None, /, *, name: str = "", doc: s
 
 
 def _parameter(name: str, default: int | float | bool) -> Parameter:
-    kind: Literal["int", "float", "bool"] = "bool" if isinstance(default, bool) else "int" if isinstance(default, int) else "float"
+    kind: Literal["int", "float", "bool"] = "float"
+    if isinstance(default, int):
+        kind = "bool" if isinstance(default, bool) else "int"
     return Parameter(name=name, type=kind, default=default)

@@ -145,7 +145,8 @@ def test_no_more_than_the_equity_is_ever_at_work():
                  sizing=Sizing(kind="cash", value=900))
     table = result.tables["equity"]
     assert table["gross"][1] <= 1.1 * table["value"][1]
-    assert len(fills(result)) == 2 and "cash_exhausted" in codes(result)
+    shares = [each[2] for each in fills(result)]  # the short first, the two buys share what it leaves
+    assert len(shares) == 3 and shares[1] == pytest.approx(shares[2], rel=0.01) and "orders_cut" in codes(result)
 
 
 ADVICE = st.lists(st.one_of(st.none(), st.sampled_from([-1.0, -0.5, 0.0, 0.3, 1.0])), min_size=1, max_size=40)
@@ -181,3 +182,14 @@ def test_laws_of_filling(table, seed, fee, fixed, slippage, direction, kind, sco
     traded = made["side"] * made["quantity"] * made["price"]
     assert equity["cash"][-1] == pytest.approx(1000.0 - traded.sum() - made["fee"].sum(), rel=1e-9, abs=1e-6)
     assert all(value is None or np.isfinite(value) for value in result.metrics.values())
+
+
+def test_buys_at_one_open_share_the_cash_in_proportion():
+    candles = [bars([10] * 3, key=f"demo:M{s}/USD") for s in range(50)]
+    result = run(candles, [1], cash=1000, costs=Costs(fee_rate=0.01))
+    bought = result.tables["fills"]["quantity"]
+    assert len(bought) == 50 and bought == pytest.approx(np.full(50, 2 / 1.01))
+    assert not codes(result) & {"orders_cut", "cash_exhausted"}
+    assert -1e-9 <= result.tables["equity"]["cash"][-1] < 1e-6
+    poor = run(candles, [1], cash=1000, sizing=Sizing(kind="cash", value=40))
+    assert poor.tables["fills"]["quantity"] == pytest.approx(np.full(50, 2.0)) and "orders_cut" in codes(poor)
