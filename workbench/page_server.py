@@ -28,7 +28,8 @@ log = logging.getLogger("workbench.pages")
 MOST_SESSIONS: Final = 200
 UNUSED_MS: Final = 15_000
 _SLUGS: Final = "|".join(page.slug for page in PAGES if page.slug)
-_OURS: Final = re.compile(rf"/|/(?:{_SLUGS})|(?:/(?:{_SLUGS}))?/(?:ws|metadata|autoload\.js)|/(?:static|components)/.*")
+_OURS: Final = re.compile(rf"/|/favicon\.ico|/(?:{_SLUGS})|(?:/(?:{_SLUGS}))?/(?:ws|metadata|autoload\.js)|"
+                          r"/(?:static|components)/.*")
 FORWARDED: Final = ("Cookie", "Authorization", "X-API-Key")
 
 
@@ -61,6 +62,17 @@ class Waiting(RequestHandler):
                     'color-scheme:light dark"><p role="status">The workbench is starting …</p></body></html>')
 
 
+class Icon(RequestHandler):
+    """What browsers ask for beside a page that names no icon, such as the login form."""
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "image/svg+xml")
+        self.set_header("Cache-Control", "public, max-age=86400")
+        self.finish('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" '
+                    'fill="#0a63b0"/><path d="M6 22l6-7 5 4 9-11" fill="none" stroke="#fff" stroke-width="3" '
+                    'stroke-linecap="round" stroke-linejoin="round"/></svg>')
+
+
 class Pages(Router):
     """All pages as a Tornado router, which leaves alone what is no page's.
 
@@ -78,14 +90,14 @@ class Pages(Router):
         self._can_leave = can_leave
         self._credentials = credentials or self._forwarded
         self._panel: Any = None
-        self._waiting = Application([(".*", Waiting)])
+        self._plain = Application([("/favicon.ico", Icon), (".*", Waiting)])
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate | None:
         """The pages' handler for their paths and their resources, None for anything else."""
         if not _OURS.fullmatch(request.path):
             return None
-        application = self.application or self._waiting
-        return application.find_handler(request, **kwargs)
+        application = self.application if request.path != "/favicon.ico" else None
+        return (application or self._plain).find_handler(request, **kwargs)
 
     @property
     def application(self) -> Any:

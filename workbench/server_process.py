@@ -32,8 +32,8 @@ class ServerProcess:
             self._folder = tempfile.TemporaryDirectory(prefix="workbench-demo-", ignore_cleanup_errors=True)
             data_dir = Path(self._folder.name)
         self.data_dir = data_dir
-        command = [sys.executable, "-m", "workbench", "serve", "--port", "0", "--data-dir", str(data_dir),
-                   *(["--demo"] if demo else []), *arguments]
+        command = [sys.executable, "-m", "workbench", "serve", "--no-browser", "--port", "0",
+                   "--data-dir", str(data_dir), *(["--demo"] if demo else []), *arguments]
         self._lines: list[str] = []
         # In a session of its own, so that an interrupt of the notebook or the terminal cancels a run, not the server.
         self._process = subprocess.Popen(

@@ -145,4 +145,5 @@ class ComparePage(PageView):
             return
         from workbench.views.compare import Compare
 
-        self._parts[:] = [Compare(self.client, ids, look=self.look)]
+        self._parts[:] = [markup('<div class="head"><h1>Compare</h1><a href="/runs">Choose other runs</a></div>'),
+                          Compare(self.client, ids, look=self.look)]

@@ -37,8 +37,6 @@ class Runs(PageView):
     """The table of runs. The filters are in the address, so that a view can be kept and shared."""
 
     def build(self) -> Any:
-        import pandas as pd
-
         self._cursors: list[str | None] = [None]
         self._next: str | None = None
         self._total = 0
@@ -78,15 +76,16 @@ class Runs(PageView):
         self._on = pn.widgets.Button(name="Next ›", disabled=True, width=100, margin=0)
         self._back.on_click(self._paged_back)
         self._on.on_click(self._paged_on)
-        empty = pd.DataFrame({name: pd.Series(dtype=object) for name in ("id", *COLUMNS)}).set_index("id")
-        self._table = self._tabulator(empty)
+        # The table is made with its first rows: one that is filled while the browser sets it up may stay empty.
+        self._table: Any = None
+        self._place = pn.Column(sizing_mode="stretch_width", margin=0)
         self._nothing = markup("", visible=False)
         tools = pn.FlexBox(self._compare, self._open, self._again, self._cancel, self._delete, self._sure, gap="6px",
                            align_items="center", margin=0)
         return pn.Column(
             markup('<div class="head"><h1>Runs</h1><a class="button" href="/new">New backtest</a></div>'),
             pn.FlexBox(*self._filters.values(), self._clear, gap="4px 10px", align_items="flex-end", margin=0),
-            tools, self._count, self._table, self._nothing,
+            tools, self._count, self._place, self._nothing,
             pn.FlexBox(self._back, self._on, gap="6px", margin=0), sizing_mode="stretch_width", margin=0,
             styles={"gap": "10px"})
 
@@ -143,7 +142,7 @@ class Runs(PageView):
                               + "</p>")
         self._back.disabled, self._on.disabled = len(self._cursors) == 1, page.next is None
         narrowed = any(chosen.values())
-        self._table.visible = bool(page.items)
+        self._place.visible = bool(page.items)
         self._nothing.visible = not page.items
         self._nothing.object = '<div class="card empty">' + (
             "No run fits these filters." if narrowed else
@@ -161,8 +160,13 @@ class Runs(PageView):
         frame = frame.set_index("id")
         keep = [index for index, run_id in enumerate(frame.index) if run_id in self._selected]
         self._selected &= set(frame.index)
-        self._table.value = frame
-        self._table.selection = keep
+        if self._table is None:
+            if rows:
+                self._table = self._tabulator(frame)
+                self._place[:] = [self._table]
+        else:
+            self._table.value = frame
+            self._table.selection = keep
         self._buttons()
 
     def _remember(self, chosen: dict[str, str]) -> None:
@@ -186,7 +190,7 @@ class Runs(PageView):
             self._changed.set()
 
     def _mark(self, run_id: str, text: str) -> None:
-        rows = list(self._table.value.index)
+        rows = [] if self._table is None else list(self._table.value.index)
         if run_id in rows:
             self._table.patch({"state": [(rows.index(run_id), text)]})
 
