@@ -1,6 +1,7 @@
 """A pool on somebody else's scheduler: real scheduler and worker processes on loopback."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -48,10 +49,8 @@ class Cluster:
 
     def kill(self) -> None:
         for process in self._processes:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
         self._processes.clear()
 
