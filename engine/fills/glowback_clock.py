@@ -70,8 +70,8 @@ class Bars:
 
     def __post_init__(self) -> None:
         day = self.time // times.DAY
-        starts = np.flatnonzero(np.concatenate(([True], day[1:] != day[:-1]))) if len(day) else np.empty(0, int)
-        ends = np.append(starts[1:], len(day))
+        starts = np.flatnonzero(np.append(True, day[1:] != day[:-1])[:len(day)])
+        ends = np.append(starts[1:], len(day))[:len(starts)]
         self.days = {int(number): (int(first), int(last)) for number, first, last
                      in zip(day[starts], starts, ends, strict=True)}
 
