@@ -148,7 +148,7 @@ table.wb-table { border-collapse: collapse; width: 100%; font-size: 12px; font-v
 .wb-table th { text-align: left; color: var(--wb-muted); font-weight: 550; border-bottom: 1px solid var(--wb-border);
   padding: 4px 8px; white-space: nowrap; }
 .wb-table td { padding: 4px 8px; border-bottom: 1px solid var(--wb-grid); white-space: nowrap; }
-.wb-table td.wb-wrap { white-space: normal; overflow-wrap: anywhere; min-width: 120px; }
+.wb-table td.wb-wrap { white-space: normal; overflow-wrap: break-word; }
 .wb-table tr:last-child td { border-bottom: none; }
 .wb-table .wb-number { text-align: right; }
 .wb-table tbody tr:hover td { background: var(--wb-raised); }
