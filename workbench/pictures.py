@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def _extension() -> None:
+    """Make HoloViews show itself in this notebook, without asking any other server for scripts."""
     import holoviews as hv
 
-    if not hv.Store.current_backend or "bokeh" not in hv.Store.loaded_backends():
-        hv.extension("bokeh", logo=False)
+    if not hv.extension._loaded:  # that the backend is known does not mean that cells can display it
+        hv.extension("bokeh", logo=False, inline=True)
 
 
 def _micros(index: Any) -> np.ndarray:
