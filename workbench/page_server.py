@@ -129,7 +129,7 @@ class Pages(Router):
             cookie_secret=self._key.decode(), include_headers=[], include_cookies=[],
             unused_session_lifetime_milliseconds=UNUSED_MS, check_unused_sessions_milliseconds=5_000,
             keep_alive_milliseconds=20_000, session_token_expiration=86_400, stats_log_frequency_milliseconds=3_600_000,
-            use_index=False, redirect_root=False)
+            use_index=False, redirect_root=False, location=False)
         panel._http.stop()  # requests come through the API's own port
         panel.start()
         with contextlib.suppress(ValueError):  # not in the main thread

@@ -60,6 +60,13 @@ def explained(error: WorkbenchError) -> str:
     return "".join(parts)
 
 
+_GO: Final = """
+const [verb, path] = [cb_obj.value.slice(0, 2), cb_obj.value.slice(3)];
+if (verb == "go") window.location.assign(path);
+if (verb == "at") window.history.replaceState(null, "", path);
+"""
+
+
 class PageView(pn.viewable.Viewer):
     """A page. Subclasses build their widgets in `build` (quick, no waiting) and fetch in `load`, which runs once the
     browser is connected, so that the page stands before its data are there."""
@@ -71,6 +78,8 @@ class PageView(pn.viewable.Viewer):
         self.look = look
         self._tasks: set[asyncio.Task[Any]] = set()
         self.notice = markup("", visible=False, css_classes=["wb-notice"])
+        self._address = pn.widgets.TextInput(visible=False)
+        self._address.jscallback(value=_GO)
         self._body = self.build()
 
     def build(self) -> Any:
@@ -81,7 +90,7 @@ class PageView(pn.viewable.Viewer):
         """Fetch what the page shows."""
 
     def __panel__(self) -> Any:
-        return pn.Column(self.notice, self._body, sizing_mode="stretch_width", margin=0)
+        return pn.Column(self._address, self.notice, self._body, sizing_mode="stretch_width", margin=0)
 
     async def start(self) -> None:
         """Load, showing what goes wrong."""
@@ -135,9 +144,12 @@ class PageView(pn.viewable.Viewer):
 
     def visit(self, path: str) -> None:
         """Go to another page."""
-        if pn.state.location is not None:
-            pn.state.location.pathname, pn.state.location.search, pn.state.location.reload = (
-                path.partition("?")[0], ("?" + path.partition("?")[2]) if "?" in path else "", True)
+        self._address.value = f"go {path}"
+
+    def readdress(self, path: str) -> None:
+        """Show another address without leaving the page, so that what is seen can be kept and shared."""
+        self._address.value = f"at {path}"
+
 
 
 def on_page(handler: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -184,8 +184,11 @@ class NewBacktest(PageView):
         self._objective.widget.value = "sharpe"
         self["strategy"].options = {entry["title"]: entry["name"] for entry in strategies}
         wanted = self.query.get("strategy", "sma_cross")
-        self["strategy"].value = wanted if wanted in self._strategies else next(iter(self._strategies), None)
-        self._show_strategy()
+        chosen = wanted if wanted in self._strategies else next(iter(self._strategies), None)
+        if self["strategy"].value == chosen:
+            self._show_strategy()
+        else:
+            self["strategy"].value = chosen  # which shows it
         self._go.disabled = self._sweep_go.disabled = not keys
         if not keys:
             self._status.object = ('<div class="card">There are no candles to test on yet. '

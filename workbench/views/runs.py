@@ -3,6 +3,7 @@
 import asyncio
 import html
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import panel as pn
 
@@ -170,13 +171,10 @@ class Runs(PageView):
         self._buttons()
 
     def _remember(self, chosen: dict[str, str]) -> None:
-        if pn.state.location is not None:
-            from urllib.parse import urlencode
-
-            told = {name: value for name, value in chosen.items() if value}
-            if self._sort != "created_at" or not self._descending:
-                told |= {"sort": self._sort, "order": "desc" if self._descending else "asc"}
-            pn.state.location.search = "?" + urlencode(told) if told else ""
+        told = {name: value for name, value in chosen.items() if value}
+        if self._sort != "created_at" or not self._descending:
+            told |= {"sort": self._sort, "order": "desc" if self._descending else "asc"}
+        self.readdress("/runs" + (f"?{urlencode(told)}" if told else ""))
 
     async def _listen(self) -> None:
         async for event in self.client.follow_all(prefix="run/"):
