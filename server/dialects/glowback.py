@@ -39,7 +39,7 @@ from server.dialects.glowback_models import (
     read_body,
     read_list_query,
 )
-from server.dialects.glowback_requests import base_of, spec_of
+from server.dialects.glowback_requests import base_of, spec_of, storable
 from server.dialects.guarded import Guarded
 from server.dialects.routes import Answer, Path, Query, Route
 from server.dialects.streams import StreamHandler
@@ -125,6 +125,11 @@ class Handler(GlowBack, BaseHandler):
             raise self._too_large()  # said before anything else, even to strangers
         await super().admit()
 
+    @property
+    def idempotency_key(self) -> str | None:
+        """Two requests with one key make one run."""
+        return self.request.headers.get("Idempotency-Key")
+
     async def backtest(self, id: str) -> Run:
         """The run of an id, if it is one of this dialect's backtests; raises `NotFound`."""
         return await backtest_of(self.services, id)
@@ -175,7 +180,7 @@ class BacktestsHandler(Handler):
         spec = await self.off_loop(spec_of, request, self.services.store, self.services.config.csv_root)
         run = await self.services.runs.submit(
             spec, dialect=NAME, lenient=True, name=request.run_name or "", owner=self.principal.name,
-            request=request.model_dump(mode="json"), idempotency_key=self.request.headers.get("Idempotency-Key"))
+            request=storable(request.model_dump(mode="json")), idempotency_key=self.idempotency_key)
         self.write_json(wire.status(run), status=201)
 
 
@@ -227,7 +232,7 @@ class OptimizationsHandler(Handler):
                         "windows": request.walk_forward_windows},
             seed=request.random_seed, steps=request.grid_steps, exploration=request.exploration_weight,
             name=request.name[:200], owner=self.principal.name, dialect=NAME, lenient=True,
-            request=request.model_dump(mode="json"), idempotency_key=self.request.headers.get("Idempotency-Key"))
+            request=storable(request.model_dump(mode="json")), idempotency_key=self.idempotency_key)
         self.write_json(wire.optimization(await self.services.optimizations.status(run.id)) | {"state": "pending"},
                         status=201)
 
@@ -267,7 +272,7 @@ class OptimizationResumeHandler(Handler):
     async def post(self, optimization_id: str) -> None:
         run = await self.optimization(optimization_id)
         try:
-            if run is None:
+            if run is None or run.state not in ("cancelled", "failed"):
                 raise Conflict(CANNOT_RESUME)
             await self.services.optimizations.resume(run.id)
         except (Conflict, NotFound):

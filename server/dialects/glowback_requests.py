@@ -26,7 +26,7 @@ def spec_of(request: BacktestRequest, store: CandleStore, csv_root: Path | None,
     folder = _folder(request, csv_root, loc) if request.data_source == "csv" and request.csv_data_path else None
     start, end = times.iso(request.start_date), times.iso(request.end_date)
     reversed_range = request.end_date < request.start_date
-    plain = {key: _storable(value) for key, value in request.strategy.params.items()
+    plain = {key: storable(value) for key, value in request.strategy.params.items()
              if isinstance(value, bool | int | float | str)}
     options: dict[str, Any] = {
         "symbols": request.symbols, "resolution": request.resolution,
@@ -36,7 +36,7 @@ def spec_of(request: BacktestRequest, store: CandleStore, csv_root: Path | None,
         options |= {"start": start, "end": end}
     if any(value is not None and not isinstance(value, bool | int | float | str)
            for value in request.strategy.params.values()):
-        options["strategy_params"] = {**request.strategy.params, **plain}
+        options["strategy_params"] = storable(request.strategy.params)
     if csv_root is not None and folder is not None:
         options["csv_root"] = str(csv_root.resolve())
     return BacktestSpec(
@@ -47,9 +47,15 @@ def spec_of(request: BacktestRequest, store: CandleStore, csv_root: Path | None,
         source=SOURCES[request.data_source], source_path=None if folder is None else str(folder))  # type: ignore[arg-type]
 
 
-def _storable(value: bool | int | float | str) -> bool | int | float | str:
-    """Whole numbers too long for 64 bits become floats."""
-    return float(value) if isinstance(value, int) and not -2**63 <= value < 2**63 and abs(value) < 10**300 else value
+def storable(value: Any) -> Any:
+    """JSON-like data with whole numbers too long for 64 bits as floats (or as text, beyond those)."""
+    if isinstance(value, dict):
+        return {key: storable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    if isinstance(value, int) and not -2**63 <= value < 2**63:
+        return float(value) if abs(value) < 10**300 else str(value)
+    return value
 
 
 def _markets(request: BacktestRequest, store: CandleStore) -> list[str]:

@@ -19,13 +19,14 @@ PARAMS = {
         "lookback_period": st.integers(1, 8), "entry_threshold": st.sampled_from([0.5, 1.0, 2.0]),
         "exit_threshold": st.sampled_from([0.2, 0.5, 1.0])}),
     "rsi": st.fixed_dictionaries({"lookback_period": st.integers(1, 6),
-                                  "oversold_threshold": st.sampled_from([20, 30, 45]), "overbought_threshold": st.sampled_from([55, 70])}),
+                                  "oversold_threshold": st.sampled_from([20, 30, 45]),
+                                  "overbought_threshold": st.sampled_from([55, 70])}),
 }
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Oracle:
-    """A small market: days with holes, coarse prices (so that means tie), thin and zero volume, one or three bars a day."""
+    """A small market: days with holes, coarse prices (means tie), thin or no volume, one or three bars a day."""
     per_day = draw(st.sampled_from([1, 1, 1, 3]))
     names = ["A", "B", "C"][: draw(st.integers(1, 3))]
     days = draw(st.integers(3, 25))

@@ -24,7 +24,8 @@ def bars(opens: list[float], closes: list[float] | None = None, volume: float | 
 
 
 def held(market: dict[str, Bars], *, days: int = 0, strategy: str = "buy_and_hold",
-         params: dict[str, float] | None = None, terms: Terms | None = None, capital: float = 1000.0, resolution: int = 86_400) -> Simulation:
+         params: dict[str, float] | None = None, terms: Terms | None = None, capital: float = 1000.0,
+         resolution: int = 86_400) -> Simulation:
     last = max(int(each.time[-1]) for each in market.values())
     return simulate(symbols=list(market), bars=market, resolution=resolution, start=0, end=days * DAY or last,
                     capital=capital, strategy=make(strategy, params or {}, list(market)), terms=terms or Terms())
