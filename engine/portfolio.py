@@ -61,11 +61,11 @@ def build(spec: BacktestSpec, candles: Sequence[Candles], fills: Columns, *,
     if len(merged) * len(candles) > MOST_CELLS:
         raise TooLarge(f"{len(merged):,} bars of {len(candles)} markets are too many for one run", field="markets",
                        remedy="run fewer markets, a shorter range or a coarser resolution")
-    book = _book(symbols, merged, fills)
-    closes = _closes(candles, merged)
-    cash, net, gross, quantity = _ledger(len(merged), closes, book, spec.cash)
+    book = book_of(symbols, merged, fills)
+    closes = closes_along(candles, merged)
+    cash, net, gross, quantity = ledger(len(merged), closes, book, spec.cash)
     value, roundtrips, engine = _vectorbt(spec, candles, symbols, merged, closes, book, cash, net)
-    curve = benchmark if isinstance(benchmark, np.ndarray) else _hold(spec, closes, merged, candles, benchmark)
+    curve = benchmark if isinstance(benchmark, np.ndarray) else holding(spec, closes, merged, candles, benchmark)
     table: dict[str, np.ndarray] = {"time": merged, "value": value, "cash": cash, "positions": net, "gross": gross,
                                     "benchmark": curve}
     table |= {name: np.asarray(column, float) for name, column in (equity or {}).items() if name != "time"}
@@ -87,7 +87,7 @@ def build(spec: BacktestSpec, candles: Sequence[Candles], fills: Columns, *,
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Book:
+class Book:
     """Fills as numbers, in time order: bar (position in merged), column, signed quantity, price, fee."""
 
     bar: np.ndarray
@@ -97,7 +97,8 @@ class _Book:
     fee: np.ndarray
 
 
-def _book(symbols: Sequence[str], merged: np.ndarray, fills: Columns) -> _Book:
+def book_of(symbols: Sequence[str], merged: np.ndarray, fills: Columns) -> Book:
+    """The table `fills` as numbers along merged. Raises `Invalid` for fills out of order or off the bars."""
     time = np.asarray(fills["time"], np.int64)
     bar = np.searchsorted(merged, time)
     if len(time) and (bar[-1] >= len(merged) or (merged[np.minimum(bar, len(merged) - 1)] != time).any()
@@ -109,12 +110,12 @@ def _book(symbols: Sequence[str], merged: np.ndarray, fills: Columns) -> _Book:
             else np.zeros(len(time), np.int64)
     except KeyError as error:
         raise Invalid(f"{error.args[0]!r} is none of the run's markets", field="fills") from None
-    return _Book(bar=bar.astype(np.int64), column=column,
+    return Book(bar=bar.astype(np.int64), column=column,
                  change=np.asarray(fills["side"], float) * np.asarray(fills["quantity"], float),
                  price=np.asarray(fills["price"], float), fee=np.asarray(fills["fee"], float))
 
 
-def _closes(candles: Sequence[Candles], merged: np.ndarray) -> np.ndarray:
+def closes_along(candles: Sequence[Candles], merged: np.ndarray) -> np.ndarray:
     """Closes along merged, (T, n): the last one where a market has no bar, its first one before that."""
     if len(candles) == 1 and len(candles[0]) == len(merged):
         return np.ascontiguousarray(candles[0].close).reshape(-1, 1)
@@ -155,7 +156,7 @@ def _walk_ledger(closes, bar, column, change, price, fee, start, cash, net, gros
         gross[t] = size
 
 
-def _ledger(rows: int, closes: np.ndarray, book: _Book, start: float) -> tuple[np.ndarray, ...]:
+def ledger(rows: int, closes: np.ndarray, book: Book, start: float) -> tuple[np.ndarray, ...]:
     """Cash, net and gross value (T,) and quantities (T, n) at every close. Net and gross are one array if equal."""
     cash, net, gross, quantity = np.empty(rows), np.empty(rows), np.empty(rows), np.empty(closes.shape)
     _walk_ledger(closes, book.bar, book.column, book.change, book.price, book.fee, start, cash, net, gross, quantity)
@@ -186,7 +187,7 @@ def portfolio(merged: np.ndarray, closes: np.ndarray, bar: np.ndarray, column: n
 
 
 def _vectorbt(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[str], merged: np.ndarray,
-              closes: np.ndarray, book: _Book, cash: np.ndarray, net: np.ndarray) -> tuple[np.ndarray, Columns, str]:
+              closes: np.ndarray, book: Book, cash: np.ndarray, net: np.ndarray) -> tuple[np.ndarray, Columns, str]:
     """Equity at every close, roundtrips, and the engine that made them."""
     if closes.size <= WHOLE:
         rows, bar, kept = None, book.bar, closes
@@ -281,7 +282,7 @@ def _roundtrips(records: np.ndarray, candles: Sequence[Candles], symbols: Sequen
     }
 
 
-def _hold(spec: BacktestSpec, closes: np.ndarray, merged: np.ndarray, candles: Sequence[Candles],
+def holding(spec: BacktestSpec, closes: np.ndarray, merged: np.ndarray, candles: Sequence[Candles],
           benchmark: Candles | None) -> np.ndarray:
     """The starting cash held in the benchmark, or in equal parts in the run's markets, each from its first close."""
     if benchmark is not None:

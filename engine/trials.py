@@ -49,7 +49,7 @@ def evaluate(job: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     store = CandleStore(Path(job["candles"]))
     base = BacktestSpec.read(job["spec"])
     compute = _evaluator(base, store, str(job["objective"]), reporter)
-    done = []
+    done: list[dict[str, Any]] = []
     for trial in job["trials"]:
         if done and time.monotonic() - begun > PATIENCE:
             break
@@ -135,8 +135,8 @@ class _Quick:
         candles, merged, closes, benchmark = self._data(spec)
         advice = walk(strategy, params, candles, merged, self._reporter)
         filled = next_bar.run(spec, candles, merged, advice, strategy.scope == "portfolio")
-        book = portfolio._book(spec.markets, merged, filled.fills)
-        cash, net, gross, _ = portfolio._ledger(len(merged), closes, book, spec.cash)
+        book = portfolio.book_of(spec.markets, merged, filled.fills)
+        cash, net, gross, _ = portfolio.ledger(len(merged), closes, book, spec.cash)
         equity = {"time": merged, "value": cash + net, "gross": gross, "benchmark": benchmark}
         none = {name: np.empty(0) for name in TABLES["roundtrips"]}
         figures = metrics.compute(equity=equity, fills=filled.fills, roundtrips=none, cash=spec.cash,
@@ -155,8 +155,8 @@ class _Quick:
             candles = [examine(spec, name, each)[0]
                        for name, each in zip(spec.markets, load(spec, self._store), strict=True)]
             merged = merged_time(candles)
-            closes = portfolio._closes(candles, merged)
+            closes = portfolio.closes_along(candles, merged)
             held = None if not spec.benchmark else self._store.read(
                 Market.parse(spec.benchmark), spec.resolution_seconds, int(merged[0]), int(merged[-1]))
-            self._ranges[key] = (candles, merged, closes, portfolio._hold(spec, closes, merged, candles, held))
+            self._ranges[key] = (candles, merged, closes, portfolio.holding(spec, closes, merged, candles, held))
         return self._ranges[key]

@@ -8,52 +8,28 @@ events together. Nothing follows a final state: reports about a finished run are
 import asyncio
 import logging
 import shutil
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select
 
-from engine import times
 from engine.errors import Cancelled, Unavailable, WorkbenchError
 from engine.model import FINISHED
 from server.pool import Pool, Report
+from server.services.chunks import Chunk, WaitingChunks
+from server.services.run_states import MAX_ATTEMPTS, apply_reports, take_back
 from server.store.database import Database
 from server.store.encoding import encode
 from server.store.events import EventLog
 from server.store.tables import runs
 
 BATCH: Final = 16
-MAX_ATTEMPTS: Final = 1
 LOOK_AGAIN: Final = 5.0
 
 log = logging.getLogger("workbench.runs")
-
-
-def stream_of(run_id: str) -> str:
-    """The name of a run's event stream."""
-    return f"run/{run_id}"
-
-
-def change_state(connection: Connection, events: EventLog, run_id: str, state: str, previous: str | None,
-                 **values: Any) -> None:
-    """The one place where a run's state changes: row and event in the same transaction.
-
-    `message` goes into the event, `error` into both, the rest into the row.
-    """
-    data = {"state": state, "previous_state": previous}
-    message = values.pop("message", None)
-    if message is not None:
-        data["message"] = message
-    if state != "queued":
-        data["error"] = values.get("error")
-    if state in FINISHED:
-        values["finished_at"] = times.micros(times.now())
-    connection.execute(update(runs).where(runs.c.id == run_id).values(state=state, **values))
-    events.append(connection, stream_of(run_id), "state", data)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,49 +38,6 @@ class _Flight:
 
     run_id: str
     scratch: Path
-
-
-@dataclass(kw_only=True, eq=False)
-class _Chunk:
-    """Work of an optimization: one job that answers to a future instead of the table."""
-
-    job: dict[str, Any]
-    group: str
-    future: "asyncio.Future[dict[str, Any]]"
-    on_report: Callable[[Report], None] | None = None
-    attempts: int = 0
-
-
-@dataclass(kw_only=True, eq=False)
-class _Waiting:
-    """Chunks that wait, a line for each optimization; the lines take turns."""
-
-    lines: dict[str, deque[_Chunk]] = field(default_factory=dict)
-
-    def put(self, chunk: _Chunk, *, first: bool = False) -> None:
-        line = self.lines.setdefault(chunk.group, deque())
-        (line.appendleft if first else line.append)(chunk)
-
-    def take(self) -> _Chunk | None:
-        while self.lines:
-            group = next(iter(self.lines))
-            line = self.lines.pop(group)
-            while line and line[0].future.done():
-                line.popleft()
-            if line:
-                chunk = line.popleft()
-                if line:
-                    self.lines[group] = line  # at the end: the others come first
-                return chunk
-        return None
-
-    def drop(self, group: str) -> None:
-        for chunk in self.lines.pop(group, ()):
-            if not chunk.future.done():
-                chunk.future.set_exception(Cancelled("the optimization was cancelled"))
-
-    def __bool__(self) -> bool:
-        return any(self.lines.values())
 
 
 class Dispatcher:
@@ -118,8 +51,8 @@ class Dispatcher:
         self._results = results.absolute()
         self._flights: dict[str, _Flight] = {}
         self._key_of: dict[str, str] = {}
-        self._chunks: dict[str, _Chunk] = {}
-        self._waiting = _Waiting()
+        self._chunks: dict[str, Chunk] = {}
+        self._waiting = WaitingChunks()
         self._strikes: dict[str, int] = {}
         self._reports: list[Report] = []
         self._wanted = asyncio.Event()
@@ -171,7 +104,7 @@ class Dispatcher:
         Raises `Cancelled` after `stop(group)`, `WorkbenchError` with the job's own words when it fails.
         """
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting.put(_Chunk(job=dict(job), group=group, future=future, on_report=on_report))
+        self._waiting.put(Chunk(job=dict(job), group=group, future=future, on_report=on_report))
         self._wanted.set()
         return await future
 
@@ -244,7 +177,7 @@ class Dispatcher:
                          "candles": str(self._candles), "results": str(scratch)})
         self._pool.submit(jobs, priority=priority)
 
-    def _send_chunk(self, chunk: _Chunk) -> None:
+    def _send_chunk(self, chunk: Chunk) -> None:
         self._handed += 1
         key = f"{chunk.group}:chunk:{self._handed}"
         self._chunks[key] = chunk
@@ -339,86 +272,13 @@ class Dispatcher:
                 if reports[-1].final:
                     useless += [flight.scratch, self._results / flight.run_id]
                 continue
-            final = self._apply_one(connection, row, reports, encoded)
+            final = apply_reports(connection, self._events, row, reports, encoded, self._strikes)
             if final and final != "done":
                 useless.append(flight.scratch)
         return useless
 
-    def _apply_one(self, connection: Connection, row: Any, reports: Sequence[Report],
-                   encoded: Mapping[int, Any]) -> str:
-        values: dict[str, Any] = {}
-        state = row.state
-        items: list[tuple[str, Mapping[str, Any]]] = []
-        stream = stream_of(row.id)
-        final: Report | None = None
-        for report in reports:
-            if report.type == "started":
-                values |= {"state": "running", "started_at": times.micros(times.now())}
-                items.append(("state", {"state": "running", "previous_state": state, "error": None}))
-                state = "running"
-            elif report.final:
-                final = report
-                break
-            else:
-                items.append((report.type, encoded[id(report)]))
-                if report.type == "progress":
-                    values["progress"] = report.data["progress"]
-        if final is not None:
-            self._end(row, state, final, items, values)
-        self._events.append_many(connection, stream, items)
-        if values:
-            connection.execute(update(runs).where(runs.c.id == row.id).values(**values))
-        return final.type if final else ""
-
-    def _end(self, row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str, Any]]],
-             values: dict[str, Any]) -> None:
-        def become(new: str, error: str | None = None, **more: Any) -> None:
-            items.append(("state", {"state": new, "previous_state": state, "error": error}))
-            values.update(state=new, error=error, finished_at=times.micros(times.now()), **more)
-
-        def queue_again(message: str, attempts: int) -> None:
-            values.update(state="queued", progress=0.0, started_at=None, attempts=attempts)
-            if state == "queued":
-                items.append(("log", {"message": message}))
-            else:
-                items.append(("state", {"state": "queued", "previous_state": state, "message": message}))
-
-        if final.type == "done":
-            become("completed", metrics=encode(final.data.get("metrics", {})), progress=1.0)
-        elif final.type == "failed":
-            become("failed", str(final.data["error"]))
-        elif final.type == "cancelled":
-            become("cancelled")
-        elif final.type == "lost":
-            begun = final.data.get("begun", True)
-            strikes = self._strikes[row.id] = self._strikes.get(row.id, 0) + 1
-            if not begun and strikes < 3 and row.attempts < MAX_ATTEMPTS:
-                queue_again("The worker process died before the run began; queued again", row.attempts)
-            elif row.attempts < MAX_ATTEMPTS:
-                queue_again("The worker process died; queued again", row.attempts + 1)
-            else:
-                become("failed", "The worker process died twice while this run was computed "
-                                 "(out of memory, or a crash in native code)")
-        elif state != "queued":
-            queue_again("The pool went away; queued again", row.attempts)
-        if values.get("state") in FINISHED:
-            self._strikes.pop(row.id, None)
-
     async def _recover(self) -> None:
-        """Runs that a former life left running are queued again once; the second time they fail."""
-
-        def work(connection: Connection) -> int:
-            left = connection.execute(select(runs.c.id, runs.c.attempts).where(
-                runs.c.state == "running", runs.c.kind == "backtest")).all()
-            for row in left:
-                if row.attempts < MAX_ATTEMPTS:
-                    change_state(connection, self._events, row.id, "queued", "running", message="server restarted",
-                                 progress=0.0, started_at=None, attempts=row.attempts + 1)
-                else:
-                    change_state(connection, self._events, row.id, "failed", "running", error="server restarted")
-            return len(left)
-
-        if count := await self._db.write(work):
+        if count := await self._db.write(lambda connection: take_back(connection, self._events)):
             log.warning("%d runs were running when the server stopped", count)
         await asyncio.to_thread(_remove, [self._results / ".work"])
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import statistics
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -20,9 +20,11 @@ from engine import sweep, times
 from engine.errors import Cancelled, Conflict, Invalid, NotFound, Problem, WorkbenchError
 from engine.model import FINISHED, Market, Run
 from engine.spec import BacktestSpec
-from engine.sweep import Dimension, Search, Split, Tried
-from server.services.dispatch import change_state, stream_of
+from engine.sweep import Dimension, Split, Tried
+from server.pool import Report
+from server.services.efforts import Effort, search_of, total_of
 from server.services.run_rows import COLUMNS, run_of
+from server.services.run_states import change_state, stream_of
 from server.services.runs import Runs
 from server.store.database import Database
 from server.store.encoding import encode
@@ -30,9 +32,6 @@ from server.store.events import EventLog
 from server.store.tables import runs, trials
 
 MOST_TRIALS: Final = 100_000
-CHUNK: Final = 64
-GENERATION: Final = 4
-"""Points of a Bayesian search that are computed together unless its `concurrency` says otherwise."""
 VALIDATION: Final[Mapping[str, Any]] = {"mode": "none", "fraction": 0.25, "windows": 3}
 
 log = logging.getLogger("workbench.optimizations")
@@ -46,6 +45,7 @@ class Optimizations:
         self._events = events
         self._runs = runs
         self._drivers: dict[str, asyncio.Task[None]] = {}
+        self._at_work: Counter[str] = Counter()  # of each search: the jobs that a worker has begun and not ended
 
     async def start(self) -> None:
         """Go on with the searches that a former life left unfinished."""
@@ -75,7 +75,7 @@ class Optimizations:
         `parameters` is what the dimensions were made from, kept for people to read. Raises `Invalid` naming every field
         that cannot work; with `lenient` what only the engine can know fails in the trials instead.
         """
-        body = {
+        body: dict[str, Any] = {
             "base": base.model_dump(mode="json"), "parameters": parameters or {each.name: None for each in dimensions},
             "dimensions": [asdict(each) for each in dimensions], "method": method, "max_trials": max_trials,
             "objective": objective, "direction": direction, "validation": {**VALIDATION, **(validation or {})},
@@ -164,18 +164,18 @@ class Optimizations:
         return run
 
     async def status(self, id: str) -> dict[str, Any]:
-        """{"run", "trials": {completed, failed, running, total}, "best", "diagnostics"}; `best` has number,
-        parameters, objective and metrics, or is None."""
+        """{"run", "trials": {completed, failed, running, total}, "best", "diagnostics"}. `running` counts the trials
+        that are being computed at this moment; `best` has number, parameters, objective and metrics, or is None."""
         run = await self.get(id)
         rows = await self._db.read(lambda connection: _rows(connection, id))
         tried, maximize = [_tried(row) for row in rows], run.spec["direction"] == "maximize"
         first = sweep.best(tried, maximize=maximize)
         failed = sum(row.state == "failed" for row in rows)
-        total = _total(_search(run.spec))
+        total = total_of(search_of(run.spec))
         return {
             "run": run,
             "trials": {"completed": len(rows) - failed, "failed": failed, "total": total,
-                       "running": 0 if run.finished else min(total - len(rows), len(self._drivers) and CHUNK)},
+                       "running": 0 if run.finished else self._at_work[id]},
             "best": None if first is None else asdict(first) | {"parameters": dict(first.parameters),
                                                                 "metrics": dict(first.metrics)},
             "diagnostics": sweep.diagnostics(tried, run.spec["objective"], maximize=maximize),
@@ -237,10 +237,10 @@ class Optimizations:
     async def _search_all(self, id: str) -> None:
         run = await self.get(id)
         await self._db.write(lambda connection: self._begin(connection, id))
-        search = _search(run.spec)
+        search = search_of(run.spec)
         divided = await asyncio.to_thread(self._split, BacktestSpec.read(run.spec["base"]), run.spec["validation"])
         rows = await self._db.read(lambda connection: _rows(connection, id))
-        effort = _Effort(self, run, search, divided, {row.number: _tried(row) for row in rows},
+        effort = Effort(self, run, search, divided, {row.number: _tried(row) for row in rows},
                          {row.number for row in rows if row.state == "failed"})
         await effort.work()
         tried = list(effort.tried.values())
@@ -281,9 +281,21 @@ class Optimizations:
                            windows=int(validation["windows"]))
 
     async def compute(self, run: Run, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Have entries computed as one job: the answers of those that got their turn, at least one."""
+        """Have entries computed in one job, one after another: the answers of those that had a turn, at least one."""
         job = {"kind": "trials", "spec": run.spec["base"], "objective": run.spec["objective"], "trials": list(entries)}
-        return (await self._runs.dispatcher.compute(job, group=run.id))["trials"]
+        begun = False
+
+        def on_report(report: Report) -> None:
+            nonlocal begun
+            if report.type == "started" and not begun:
+                begun = True
+                self._at_work[run.id] += 1
+
+        try:
+            return (await self._runs.dispatcher.compute(job, group=run.id, on_report=on_report))["trials"]
+        finally:
+            if begun:
+                self._at_work[run.id] -= 1
 
     async def store(self, run: Run, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> None:
         """Store finished trials and tell of them; raises `Cancelled` when the search is not running any more."""
@@ -298,124 +310,6 @@ class Optimizations:
             self._events.append(connection, stream_of(run.id), "progress", report)
 
         await self._db.write(work)
-
-
-class _Effort:
-    """One driver's state: what is finished, what is to do, ranges of half-done trials."""
-
-    def __init__(self, service: Optimizations, run: Run, search: Search, divided: Split, tried: dict[int, Tried],
-                 failed: set[int]) -> None:
-        self._service = service
-        self._run = run
-        self._search = search
-        self._ranges = divided.ranges
-        self.tried = tried
-        self._failed = failed
-        self._total = _total(search)
-        self._maximize = run.spec["direction"] == "maximize"
-        self._partial: dict[int, dict[str, Mapping[str, Any]]] = {}
-        self.first_error: str | None = None
-
-    async def work(self) -> None:
-        """Compute all that is missing."""
-        concurrency = int(self._run.spec["concurrency"])
-        if self._search.method != "bayesian":
-            points = await asyncio.to_thread(self._search.points)
-            await self._generation([(number, point) for number, point in enumerate(points)
-                                    if number not in self.tried], concurrency or 8)
-            return
-        number = 0
-        while number < self._total:
-            best = sweep.best((each for each in self.tried.values() if each.number < number), maximize=self._maximize)
-            size = self._search.warm_up if number < self._search.warm_up else concurrency or GENERATION
-            numbers = range(number, min(number + size, self._total))
-            await self._generation([(each, self._search.propose(each, best.parameters if best else None))
-                                    for each in numbers if each not in self.tried], concurrency or GENERATION)
-            number = numbers.stop
-
-    async def _generation(self, points: Sequence[tuple[int, Mapping[str, Any]]], lines: int) -> None:
-        todo = deque(self._entry(number, name, point) for number, point in points for name in self._ranges)
-        params = dict(points)
-        size = max(1, min(CHUNK, math.ceil(len(todo) / lines)))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(lines, math.ceil(len(todo) / size))):
-                    group.create_task(self._line(todo, params, size))
-        except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
-
-    def _entry(self, number: int, name: str, point: Mapping[str, Any]) -> dict[str, Any]:
-        window = self._ranges[name]
-        entry = {"number": number, "range": name, "params": dict(point)}
-        return entry if name == "full" else entry | {"start": times.iso(window.start), "end": times.iso(window.end)}
-
-    async def _line(self, todo: deque[dict[str, Any]], params: Mapping[int, Mapping[str, Any]], size: int) -> None:
-        while todo:
-            entries = [todo.popleft() for _ in range(min(size, len(todo)))]
-            while entries:
-                answers = await self._answers(entries)
-                entries = entries[len(answers):]
-                await self._take(answers, params)
-
-    async def _answers(self, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Answers for the first of the entries; a job that broke its worker or a limit is narrowed down to one."""
-        try:
-            return await self._service.compute(self._run, entries)
-        except Cancelled:
-            raise
-        except WorkbenchError as error:
-            if error.code == "unavailable":
-                raise Cancelled("the server is stopping") from None
-            if len(entries) > 1:
-                return await self._answers(entries[: len(entries) // 2])
-            return [{**entries[0], "metrics": {}, "seconds": 0.0, "error": str(error), "periods": None}]
-
-    async def _take(self, answers: Sequence[Mapping[str, Any]], params: Mapping[int, Mapping[str, Any]]) -> None:
-        rows = []
-        for answer in answers:
-            number = answer["number"]
-            parts = self._partial.setdefault(number, {})
-            parts[answer["range"]] = answer
-            if len(parts) == len(self._ranges):
-                rows.append(self._finished(number, params[number], self._partial.pop(number)))
-        if not rows:
-            return
-        best = sweep.best(self.tried.values(), maximize=self._maximize)
-        done = len(self.tried)
-        await self._service.store(self._run, rows, {
-            "progress": done / self._total, "message": f"{done} of {self._total} trials", "completed":
-            done - len(self._failed), "failed": len(self._failed), "total": self._total,
-            "best": None if best is None else {"number": best.number, "parameters": dict(best.parameters),
-                                               "objective": best.objective}})
-
-    def _finished(self, number: int, point: Mapping[str, Any],
-                  parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        error = next((part["error"] for part in parts.values() if part["error"]), None)
-        objective, metrics = sweep.score(self._run.spec["objective"],
-                                         {name: parts[name]["metrics"] for name in self._ranges})
-        if error is None:
-            metrics["periods"] = parts["full"].get("periods")
-        else:
-            objective = None
-            self._failed.add(number)
-            self.first_error = self.first_error or error
-        self.tried[number] = Tried(number=number, parameters=point, objective=objective, metrics=metrics)
-        return {"number": number, "state": "failed" if error else "completed", "params": dict(point),
-                "objective": objective, "metrics": metrics, "error": error,
-                "duration": sum(part["seconds"] for part in parts.values())}
-
-
-def _search(spec: Mapping[str, Any]) -> Search:
-    dimensions = tuple(Dimension(**{**each, "values": tuple(each["values"])}) for each in spec["dimensions"])
-    return Search(dimensions=dimensions, method=spec["method"], max_trials=spec["max_trials"], seed=spec["seed"],
-                  steps=spec["steps"], exploration=spec["exploration"])
-
-
-def _total(search: Search) -> int:
-    """How many trials there will be, without making them: a grid may have fewer points than allowed."""
-    if search.method != "grid":
-        return search.max_trials
-    return min(search.max_trials, math.prod(len(each.grid(search.steps)) for each in search.dimensions))
 
 
 def _deflated(first: Tried, tried: Sequence[Tried]) -> float | None:

@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,9 @@ from engine.model import FINISHED, Event, Market, Run
 from engine.result import read_summary
 from engine.spec import BacktestSpec
 from server.pool import Pool
-from server.services.dispatch import Dispatcher, change_state, stream_of
+from server.services.dispatch import Dispatcher
 from server.services.run_rows import COLUMNS, Filters, Page, page_query, run_of, write_cursor
+from server.services.run_states import change_state, stream_of
 from server.store.database import Database
 from server.store.encoding import encode
 from server.store.events import EventLog
@@ -130,7 +132,7 @@ class Runs:
                 attempt(lambda: strategy.resolve(spec.params), "params")
         if spec.source == "store":
             for position, key in enumerate(spec.markets):
-                attempt(lambda key=key: self._check_market(spec, key), f"markets.{position}")
+                attempt(partial(self._check_market, spec, key), f"markets.{position}")
             if spec.benchmark:
                 attempt(lambda: self._check_market(spec, str(spec.benchmark)), "benchmark")
         if problems:

@@ -118,13 +118,13 @@ async def test_a_deaf_run_on_a_strange_worker_is_stopped_by_the_scheduler(cluste
     await pool.start()
     try:
         await until(lambda: pool.ready, 60)
-        pool.submit([{"key": "deaf", "run_id": "deaf", "spec": {"params": {"act": "deaf"}}}])
+        pool.submit([{"key": "deaf", "kind": "backtest", "run_id": "deaf", "spec": {"params": {"act": "deaf"}}}])
         await until(lambda: any(report.type == "started" for report in heard), 30)
         pool.cancel(["deaf"])
         await until(lambda: not pool.waiting, 30)
         assert [report.type for report in heard if report.final] == ["cancelled"]
         await until(lambda: pool.ready, 60)
-        pool.submit([{"key": "next", "run_id": "next", "spec": {"params": {}}}])
+        pool.submit([{"key": "next", "kind": "backtest", "run_id": "next", "spec": {"params": {}}}])
         await until(lambda: not pool.waiting, 60)
         assert heard[-1].type == "done"
     finally:

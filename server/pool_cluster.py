@@ -1,0 +1,161 @@
+"""The pool's processes: a Dask cluster of this server's own, or one that stands already under an address."""
+
+import asyncio
+import importlib
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from server.pool_worker import read_probe, set_up
+
+__all__ = ["Cluster"]
+
+PLUGIN: Final = "workbench"
+MEND_AFTER: Final = 20.0
+CLOSE_TIMEOUT: Final = 5.0
+
+log = logging.getLogger("workbench.pool")
+
+
+class Cluster:
+    """Worker processes and the connection to them. `client` is None while there is none.
+
+    `workers` is how many an embedded cluster has; `scheduler` is "" for an embedded one, else an address.
+    `ready` means that every worker is warm and sees the data directory, `reason` says why not.
+    """
+
+    def __init__(self, *, data_dir: Path, workers: int, scheduler: str, warm_up: Callable[[], None]) -> None:
+        self._data_dir = data_dir
+        self._workers = workers
+        self._scheduler = scheduler
+        self._warm_up = warm_up
+        self._cluster: Any = None
+        self._seen: frozenset[str] = frozenset()
+        self._whole_at = time.monotonic()
+        self.client: Any = None
+        self.count = 0
+        self.ready = False
+        self.reason = "not started"
+
+    @property
+    def name(self) -> str:
+        """The scheduler's address."""
+        return self._scheduler or "(embedded)"
+
+    @property
+    def connected(self) -> bool:
+        return self.client is not None and self.client.status == "running"
+
+    def pids(self) -> list[int]:
+        """Process ids of the embedded workers."""
+        nannies = self._cluster.workers.values() if self._cluster else ()
+        return [pid for nanny in nannies if (pid := getattr(nanny, "pid", None))]
+
+    async def open(self, topic: str, hear: Callable[[Any], None]) -> None:
+        """Start or find the processes and wait until they are warm; `hear` gets every event of the topic."""
+        distributed = await asyncio.to_thread(_load)
+        (self._data_dir / "results" / ".work").mkdir(parents=True, exist_ok=True)
+        if self._scheduler:
+            address: Any = self._scheduler
+        else:
+            cache = self._data_dir / "cache" / "numba"
+            cache.mkdir(parents=True, exist_ok=True)
+            self._cluster = address = await distributed.LocalCluster(
+                asynchronous=True, processes=True, n_workers=self._workers, threads_per_worker=1, host="127.0.0.1",
+                dashboard_address=None, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+                memory_limit=0, silence_logs=logging.ERROR,
+                local_directory=str(self._data_dir / "cache" / "dask"),
+                env={"NUMBA_CACHE_DIR": str(cache), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
+                     "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+        self.client = await distributed.Client(address, asynchronous=True, set_as_default=False, timeout=10)
+        self.client.subscribe_topic(topic, hear)
+        plugin = type("WorkbenchPlugin", (distributed.WorkerPlugin,), {
+            "name": PLUGIN, "idempotent": True, "setup": set_up, "warm_up": staticmethod(self._warm_up)})
+        await self.client.register_plugin(plugin(), name=PLUGIN)
+        await self._check_shared()
+
+    async def _check_shared(self) -> None:
+        """Every worker must see the data directory, or results would be written where nobody finds them."""
+        probe = self._data_dir / "results" / ".work" / f"probe-{secrets.token_hex(8)}"
+        word = secrets.token_hex(16)
+        probe.write_text(word)
+        try:
+            seen = await self.client.run(read_probe, str(probe))
+        finally:
+            probe.unlink(missing_ok=True)
+        blind = sorted(address for address, text in seen.items() if text != word)
+        if blind:
+            self.ready = False
+            self.reason = (f"worker {blind[0]} does not see the data directory {self._data_dir}; "
+                            "mount it there under the same path")
+            self._seen = frozenset()
+        else:
+            self.ready, self.reason = True, ""
+            self._seen = frozenset(seen)
+        self.count = len(seen)
+
+    async def look(self) -> bool:
+        """Count the workers, check newcomers, replace missing ones; whether anything changed."""
+        before = self.count, self.ready
+        if self._cluster is not None:
+            self.count = len(self._cluster.scheduler.workers)
+            self._mend()
+        else:
+            present = frozenset(await self.client.scheduler.ncores())
+            if present - self._seen:  # newcomers, or some that were blind before
+                await self._check_shared()
+            self.count = len(present)
+        return (self.count, self.ready) != before
+
+    def _mend(self) -> None:
+        """Have workers made again whose nanny gave up, which it does when a worker dies while it starts."""
+        now = time.monotonic()
+        if self.count >= self._workers:
+            self._whole_at = now
+        elif now - self._whole_at > MEND_AFTER:
+            self._whole_at = now
+            self._cluster.scale(self._workers)
+
+    async def close(self) -> None:
+        """Let go of the processes; embedded ones end at once, whatever they do."""
+        self.ready, self.count = False, 0
+        client, self.client = self.client, None
+        cluster, self._cluster = self._cluster, None
+        for closing in (client, cluster):
+            if closing is None:
+                continue
+            try:
+                if closing is cluster:
+                    for nanny in cluster.workers.values():
+                        nanny.auto_restart = False
+                        if (pid := getattr(nanny, "pid", None)):
+                            os.kill(pid, signal.SIGKILL)
+            except OSError as error:
+                log.debug("closing the pool: %s", error)
+            # A client whose scheduler is gone may never end its closing; wait_for would wait for it all the same.
+            ending = asyncio.ensure_future(closing.close())
+            ending.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait([ending], timeout=CLOSE_TIMEOUT)
+
+
+def _load() -> Any:
+    """The distributed package, set up for this pool. Takes about a second the first time."""
+    import dask
+
+    distributed = importlib.import_module("distributed")
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is told of in our own words
+    dask.config.set({
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.scheduler.work-stealing": True,
+        "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False,
+        "distributed.worker.daemon": True,
+        "distributed.admin.tick.limit": "30s",
+    })
+    return distributed

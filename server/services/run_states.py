@@ -1,0 +1,121 @@
+"""How a run's state changes: its row and its events, always in one transaction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, select, update
+
+from engine import times
+from engine.model import FINISHED
+from server.pool import Report
+from server.store.encoding import encode
+from server.store.events import EventLog
+from server.store.tables import runs
+
+__all__ = ["apply_reports", "change_state", "stream_of", "take_back"]
+
+MAX_ATTEMPTS: Final = 1
+
+
+def stream_of(run_id: str) -> str:
+    """The name of a run's event stream."""
+    return f"run/{run_id}"
+
+
+def change_state(connection: Connection, events: EventLog, run_id: str, state: str, previous: str | None,
+                 **values: Any) -> None:
+    """The one place where a run's state changes: row and event in the same transaction.
+
+    `message` goes into the event, `error` into both, the rest into the row.
+    """
+    data = {"state": state, "previous_state": previous}
+    message = values.pop("message", None)
+    if message is not None:
+        data["message"] = message
+    if state != "queued":
+        data["error"] = values.get("error")
+    if state in FINISHED:
+        values["finished_at"] = times.micros(times.now())
+    connection.execute(update(runs).where(runs.c.id == run_id).values(state=state, **values))
+    events.append(connection, stream_of(run_id), "state", data)
+
+
+def apply_reports(connection: Connection, events: EventLog, row: Any, reports: Sequence[Report],
+                  encoded: Mapping[int, Any], strikes: dict[str, int]) -> str:
+    """Write what the pool said about one run (`row`: id, state, attempts); the type of the final report, or "".
+
+    `encoded` holds the data of progress, logs and metrics by `id(report)`. `strikes` counts, for this life of the
+    server, how often a worker died with the run, begun or not.
+    """
+    values: dict[str, Any] = {}
+    state = row.state
+    items: list[tuple[str, Mapping[str, Any]]] = []
+    stream = stream_of(row.id)
+    final: Report | None = None
+    for report in reports:
+        if report.type == "started":
+            values |= {"state": "running", "started_at": times.micros(times.now())}
+            items.append(("state", {"state": "running", "previous_state": state, "error": None}))
+            state = "running"
+        elif report.final:
+            final = report
+            break
+        else:
+            items.append((report.type, encoded[id(report)]))
+            if report.type == "progress":
+                values["progress"] = report.data["progress"]
+    if final is not None:
+        _end(row, state, final, items, values, strikes)
+    events.append_many(connection, stream, items)
+    if values:
+        connection.execute(update(runs).where(runs.c.id == row.id).values(**values))
+    return final.type if final else ""
+
+
+def _end(row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str, Any]]], values: dict[str, Any],
+         strikes: dict[str, int]) -> None:
+    def become(new: str, error: str | None = None, **more: Any) -> None:
+        items.append(("state", {"state": new, "previous_state": state, "error": error}))
+        values.update(state=new, error=error, finished_at=times.micros(times.now()), **more)
+
+    def queue_again(message: str, attempts: int) -> None:
+        values.update(state="queued", progress=0.0, started_at=None, attempts=attempts)
+        if state == "queued":
+            items.append(("log", {"message": message}))
+        else:
+            items.append(("state", {"state": "queued", "previous_state": state, "message": message}))
+
+    if final.type == "done":
+        become("completed", metrics=encode(final.data.get("metrics", {})), progress=1.0)
+    elif final.type == "failed":
+        become("failed", str(final.data["error"]))
+    elif final.type == "cancelled":
+        become("cancelled")
+    elif final.type == "lost":
+        begun = final.data.get("begun", True)
+        deaths = strikes[row.id] = strikes.get(row.id, 0) + 1
+        if not begun and deaths < 3 and row.attempts < MAX_ATTEMPTS:
+            queue_again("The worker process died before the run began; queued again", row.attempts)
+        elif row.attempts < MAX_ATTEMPTS:
+            queue_again("The worker process died; queued again", row.attempts + 1)
+        else:
+            become("failed", "The worker process died twice while this run was computed "
+                             "(out of memory, or a crash in native code)")
+    elif state != "queued":
+        queue_again("The pool went away; queued again", row.attempts)
+    if values.get("state") in FINISHED:
+        strikes.pop(row.id, None)
+
+
+def take_back(connection: Connection, events: EventLog) -> int:
+    """Queue the backtests again that a former life of the server left running, once; the second time they fail.
+    Returns how many there were."""
+    left = connection.execute(select(runs.c.id, runs.c.attempts).where(
+        runs.c.state == "running", runs.c.kind == "backtest")).all()
+    for row in left:
+        if row.attempts < MAX_ATTEMPTS:
+            change_state(connection, events, row.id, "queued", "running", message="server restarted",
+                         progress=0.0, started_at=None, attempts=row.attempts + 1)
+        else:
+            change_state(connection, events, row.id, "failed", "running", error="server restarted")
+    return len(left)
