@@ -11,10 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, HTTPServerRequest
-from tornado.routing import Router
-from tornado.web import Application
+from tornado.httputil import HTTPServerConnectionDelegate
 
 from engine.errors import NotFound, Unavailable, WorkbenchError
 from server import logs
@@ -23,7 +20,8 @@ from server.config import Config
 from server.dialects import glowback, native, native_markets, native_runs, native_sweeps, pages
 from server.dialects.base import BaseHandler
 from server.dialects.context import Context
-from server.dialects.routes import group, pattern
+from server.dialects.routes import group
+from server.front import Front
 from server.limits import RateLimiter
 from server.metrics import Metrics
 from server.services import Services
@@ -66,8 +64,7 @@ class Server:
         self.port = 0
         self.context: Context
         self.services: Services
-        self._http: HTTPServer | None = None
-        self._router: _PortRouter | None = None
+        self._http: Front | None = None
 
     @property
     def url(self) -> str:
@@ -95,7 +92,7 @@ class Server:
         self.services = await Services.open(config, compute=compute)
         try:
             self.context = self._make_context()
-            self._router = _PortRouter(self.context, self._application())
+            self._http = Front(self.context, NotFoundHandler, **self.http_options())
             if listen:
                 self._listen()
         except BaseException:
@@ -119,29 +116,18 @@ class Server:
                       lambda: float(bool(services.pool.ready)))
         return context
 
-    def tornado_routes(self) -> list[tuple[str, type[Any], dict[str, Any]]]:
-        """All routes as Tornado's (pattern, handler, arguments), for mounting in another application."""
-        return [(pattern(path), next(iter(methods.values())).handler, {"context": self.context, "operations": methods})
-                for path, methods in self.context.routes.items()]
-
     def http_options(self) -> dict[str, Any]:
         """Arguments of the HTTPServer that the routes are served by."""
         # Routes set their own limits on bodies; this one is for handlers that do not (pages).
-        return {"idle_connection_timeout": self.config.idle_timeout, "body_timeout": 120.0, "max_body_size": 2**20,
-                "max_header_size": 65536, "xheaders": self.config.trust_proxy}
+        return {"max_body_size": 2**20, "max_header_size": 65536, "xheaders": self.config.trust_proxy}
 
     def mount(self, application: HTTPServerConnectionDelegate) -> None:
         """Let another application (the pages) answer what no route matches."""
-        assert self._router is not None
-        self._router.pages = application
-
-    def _application(self) -> Application:
-        return Application(self.tornado_routes(), default_handler_class=NotFoundHandler,  # type: ignore[arg-type]
-                           default_handler_args={"context": self.context, "operations": {}})
+        assert self._http is not None
+        self._http.pages = application
 
     def _listen(self) -> None:
-        assert self._router is not None
-        self._http = HTTPServer(self._router, **self.http_options())
+        assert self._http is not None
         try:
             sockets = _bind(self.config.host, self.config.port)
         except (OSError, UnicodeError) as error:
@@ -193,28 +179,6 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             made.close()
         raise
     return sockets
-
-
-class _PortRouter(Router):
-    """The routes first, then the pages if there are any, then a 404 in JSON."""
-
-    def __init__(self, context: Context, application: Application) -> None:
-        self.context = context
-        self.application = application
-        self.pages: HTTPServerConnectionDelegate | None = None
-
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate | None:
-        found = self.application.default_router.find_handler(request, **kwargs)
-        if found is None and isinstance(self.pages, Router) and self._named(request):
-            found = self.pages.find_handler(request, **kwargs)
-        return found or self.application.find_handler(request, **kwargs)
-
-    def _named(self, request: HTTPServerRequest) -> bool:
-        try:
-            self.context.origins.check_host(request)
-        except WorkbenchError:
-            return False
-        return True
 
 
 Extra = Callable[[Server], Awaitable[None]]

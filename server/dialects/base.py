@@ -26,7 +26,7 @@ __all__ = ["BaseHandler"]
 
 M = TypeVar("M", bound=BaseModel)
 
-LINGER: Final = 1.0  # seconds to go on listening to a body that was refused
+LINGER: Final = 5.0  # seconds to go on listening to a body that was refused
 PATIENT: Final = 2**20  # a refused request's body up to this size is read to its end, and the connection kept
 OFF_LOOP: Final = 2**20  # JSON above this is parsed in a thread
 BODY_TIMEOUT: Final = 120.0  # seconds for a whole body to arrive
@@ -61,6 +61,8 @@ class BaseHandler(Guarded):
             self._expect_body()
         except Exception as error:
             self._refuse(error)
+        if self.request.body:  # a small request comes whole
+            self.data_received(self.request.body)
 
     def _has_body(self) -> bool:
         headers = self.request.headers
@@ -171,6 +173,7 @@ class BaseHandler(Guarded):
         if SMALL < len(body) <= INLINE and self._may_compress():
             body = compress(body)
             self.set_header("Content-Encoding", "gzip")
+        self._headers["Content-Length"] = str(len(body))
         self.finish(body)
 
     async def send_json(self, value: Any, status: int = 200) -> None:
@@ -194,13 +197,14 @@ class BaseHandler(Guarded):
 
     def _announce(self, content_type: str, status: int) -> None:
         self.set_status(status)
-        self.set_header("Content-Type", content_type)
+        self._headers["Content-Type"] = content_type
         self.add_vary("Accept-Encoding")
 
     def add_vary(self, name: str) -> None:
-        present = self._headers.get("Vary", "")
-        if name.lower() not in present.lower():
-            self.set_header("Vary", f"{present}, {name}" if present else name)
+        if "Vary" not in self._headers:
+            self._headers["Vary"] = name
+        elif name.lower() not in (present := self._headers["Vary"]).lower():
+            self._headers["Vary"] = f"{present}, {name}"
 
     def _may_compress(self) -> bool:
         return accepts_gzip(self.request.headers.get("Accept-Encoding", ""))

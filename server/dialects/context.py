@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from server.auth import Authenticator, Origins
 from server.config import Config
+from server.dialects.heads import Heads
 from server.dialects.routes import Route
 from server.limits import RateLimiter
 from server.metrics import Metrics
@@ -33,6 +34,7 @@ class Context:
     routes: Mapping[str, Mapping[str, Route]] = field(default_factory=dict)
     in_flight: set[Any] = field(default_factory=set)
     streams: set[Closable] = field(default_factory=set)
+    heads: Heads = field(default_factory=Heads)
     frames: dict[Any, bytes] = field(default_factory=dict)
     stopping: bool = False
 

@@ -4,12 +4,14 @@ Order: method, host, sender, rate limit, scope, origin, query. A refusal says wh
 """
 
 import logging
+import random
 import re
-import uuid
+from asyncio import Future
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from tornado.web import RequestHandler
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.web import Application, RequestHandler
 
 from engine.errors import Busy, Forbidden, Unauthenticated, Unavailable, WorkbenchError
 from engine.model import Principal
@@ -38,8 +40,11 @@ class Guarded(RequestHandler):
     carriers: ClassVar[tuple[Carrier, ...]] = ()
     csp: ClassVar[str] = API_CSP
 
+    def __init__(self, application: Application, request: HTTPServerRequest, **arguments: Any) -> None:
+        self.context: Context = arguments["context"]  # before the first `clear`
+        super().__init__(application, request, **arguments)
+
     def initialize(self, context: Context, operations: Mapping[str, Route]) -> None:
-        self.context = context
         self.operations = operations
         self.admission: Admission | None = None
         self.query: dict[str, Any] = {}
@@ -47,11 +52,11 @@ class Guarded(RequestHandler):
     @property
     def request_id(self) -> str:
         """Names this request in headers, error bodies and the log: the client's own X-Request-ID when it is a sane
-        one, else a new UUID."""
+        one, else a number of our own."""
         found = self.request.__dict__.get("workbench_id")
         if found is None:
             given = self.request.headers.get("X-Request-ID", "")
-            found = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+            found = given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
             self.request.__dict__["workbench_id"] = found
         return found
 
@@ -77,15 +82,33 @@ class Guarded(RequestHandler):
         """The methods that are possible here, as the Allow header has them."""
         return ", ".join(sorted({*self.operations, "OPTIONS", *(["HEAD"] if "GET" in self.operations else [])}))
 
-    def set_default_headers(self) -> None:
-        headers = {
-            "Server": "workbench", "X-Request-ID": self.request_id, "X-Content-Type-Options": "nosniff",
-            "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
-            "Permissions-Policy": "geolocation=(), microphone=(), camera=()", "Content-Security-Policy": self.csp,
-            "Cross-Origin-Resource-Policy": "same-origin",
-        } | self.request.__dict__.get("workbench_headers", {})
-        for name, value in headers.items():
-            self.set_header(name, value)
+    def clear(self) -> None:
+        """Forget the answer so far. What every answer carries is added when it leaves (`flush`)."""
+        headers = self._headers = HTTPHeaders()
+        headers["Content-Type"] = "text/html; charset=UTF-8"
+        headers["X-Request-ID"] = self.request_id
+        self.set_default_headers()
+        for name, value in self.request.__dict__.get("workbench_headers", {}).items():
+            headers[name] = value
+        self._write_buffer: list[bytes] = []
+        self._status_code = 200
+        self._reason = "OK"
+
+    def flush(self, include_footers: bool = False) -> "Future[None]":
+        """Send what was written so far; a whole answer of the common kind with a head made in `Heads`."""
+        if self._headers_written:
+            return super().flush(include_footers)
+        request, heads, status = self.request, self.context.heads, self._status_code
+        if (not include_footers or request.method == "HEAD" or request.version != "HTTP/1.1" or status < 200
+                or status in (204, 304) or request.headers.get("Connection", "").lower() == "close"
+                or "_new_cookie" in self.__dict__):
+            heads.complete(self._headers, self.csp)
+            return super().flush(include_footers)
+        self._headers_written = True
+        body, self._write_buffer = self._write_buffer, []
+        head = heads.text(status, self._reason, self._headers, self.csp)
+        assert request.connection is not None
+        return request.connection.write(b"".join((head, *body)))
 
     def lasting_header(self, name: str, value: str) -> None:
         """Set a header that an error answer keeps too."""

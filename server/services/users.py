@@ -63,7 +63,13 @@ class Token:
 @dataclass(slots=True)
 class _Known:
     token: Token
+    principal: Principal
     until: float
+
+    def valid(self) -> Principal | None:
+        """Whom the token stands for now."""
+        ends = self.token.revoked_at or self.token.expires_at
+        return self.principal if ends is None or self.token.valid(times.now()) else None
 
 
 class Users:
@@ -85,7 +91,7 @@ class Users:
                 return None
             known = self._remember(digest, token)
             await self._note_use(token)
-        return _principal(known.token)
+        return known.valid()
 
     async def principal_of(self, token_id: str) -> Principal | None:
         """Whom a session that began with this token stands for; None when the token is no longer valid."""
@@ -96,7 +102,7 @@ class Users:
                 self._known.pop(token_id, None)
                 return None
             known = self._remember(token_id, token)
-        return _principal(known.token)
+        return known.valid()
 
     async def create(self, name: str, scopes: Iterable[str], *, expires_at: datetime | None = None, owner: str = "",
                      text: str | None = None) -> tuple[Token, str]:
@@ -187,7 +193,7 @@ class Users:
         self._known.clear()
 
     def _remember(self, key: str, token: Token) -> _Known:
-        known = self._known[key] = _Known(token, time.monotonic() + REMEMBER)
+        known = self._known[key] = _Known(token, _principal(token), time.monotonic() + REMEMBER)
         self._known.move_to_end(key)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -251,7 +257,5 @@ def _token(row: Any) -> Token:
                  revoked_at=at(row.revoked_at), last_used_at=at(row.last_used_at))
 
 
-def _principal(token: Token) -> Principal | None:
-    if not token.valid(times.now()):
-        return None
+def _principal(token: Token) -> Principal:
     return Principal(name=token.name, scopes=frozenset(token.scopes), token_id=token.id)
