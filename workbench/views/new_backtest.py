@@ -82,6 +82,7 @@ class NewBacktest(PageView):
 
     def build(self) -> Any:
         self._strategies: dict[str, dict[str, Any]] = {}
+        self._shown = ""
         self._parameters: dict[str, Field] = {}
         self._swept: dict[str, Field] = {}
         self._fields: dict[str, Field] = {}
@@ -182,13 +183,10 @@ class NewBacktest(PageView):
         self["benchmark"].options = {"the markets themselves, held": "", **{key: key for key in keys}}
         self._objective.widget.options = [entry["key"] for entry in metrics if entry.get("better")] or ["sharpe"]
         self._objective.widget.value = "sharpe"
-        self["strategy"].options = {entry["title"]: entry["name"] for entry in strategies}
         wanted = self.query.get("strategy", "sma_cross")
         chosen = wanted if wanted in self._strategies else next(iter(self._strategies), None)
-        if self["strategy"].value == chosen:
-            self._show_strategy()
-        else:
-            self["strategy"].value = chosen  # which shows it
+        self["strategy"].param.update(options={entry["title"]: entry["name"] for entry in strategies}, value=chosen)
+        self._show_strategy()
         self._go.disabled = self._sweep_go.disabled = not keys
         if not keys:
             self._status.object = ('<div class="card">There are no candles to test on yet. '
@@ -201,8 +199,9 @@ class NewBacktest(PageView):
 
     def _show_strategy(self) -> None:
         entry = self._strategies.get(self["strategy"].value)
-        if entry is None:
-            return
+        if entry is None or self._shown == entry["name"]:
+            return  # the browser echoes a choice; what was typed since then must stay
+        self._shown = entry["name"]
         self._about.object = f'<p class="muted">{html.escape(str(entry.get("doc") or ""))}</p>'
         parameters: Sequence[Mapping[str, Any]] = entry.get("parameters") or ()
         self._parameters = {str(one["name"]): parameter_field(one) for one in parameters}
