@@ -24,7 +24,7 @@ COLUMNS: Final = {"time": ("timestamp", "Timestamp", "date", "Date"), "open": ("
                   "high": ("high", "High"), "low": ("low", "Low"), "close": ("close", "Close"),
                   "volume": ("volume", "Volume")}
 PRICES: Final = ("open", "high", "low", "close")
-MOST_BARS: Final = 20_000_000
+MOST_BARS: Final = 6_000_000
 
 # Dates and times as the original reads them: RFC 3339 with an offset, a date, or a date and a time without offset.
 _DATE: Final = r"\d{4}-\d{2}-\d{2}"

@@ -163,12 +163,12 @@ def read_parameters(parameters: object) -> tuple[Dimension, ...]:
 
 def _read_parameter(name: str, given: object) -> Dimension:
     if isinstance(given, list | tuple):
-        values = tuple(dict.fromkeys((type(value), value) for value in given if _plain(value)))
-        if not values or not all(_plain(value) for value in given):
+        kinds = dict.fromkeys((type(value), value) for value in given if _plain(value))  # True is not 1 here
+        if not kinds or not all(_plain(value) for value in given):
             raise Invalid("a list of numbers, texts or switches is needed", remedy="give at least one value")
-        if len(values) > MOST_VALUES:
-            raise Invalid(f"{len(values)} values are too many", remedy=f"give at most {MOST_VALUES}")
-        return Dimension(name=name, kind="choice", values=tuple(value for _, value in values))
+        if len(kinds) > MOST_VALUES:
+            raise Invalid(f"{len(kinds)} values are too many", remedy=f"give at most {MOST_VALUES}")
+        return Dimension(name=name, kind="choice", values=tuple(value for _, value in kinds))
     if not isinstance(given, Mapping):
         raise Invalid(f"{given!r} is neither a list nor a range", remedy='use [1, 2] or {"low": 1, "high": 9}')
     low, high, step = (given.get(key) for key in ("low", "high", "step"))

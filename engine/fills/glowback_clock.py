@@ -154,7 +154,7 @@ def simulate(*, symbols: Sequence[str], bars: Mapping[str, Bars], resolution: in
         positions, gross, unrealised = ledger.worth()
         curve[step] = ledger.cash + positions, ledger.cash, positions, gross, ledger.realised + unrealised
         if reporter is not None and step % 64 == 63:
-            reporter.progress(0.3 + 0.6 * (step + 1) / steps)
+            reporter.progress(0.3 + 0.45 * (step + 1) / steps, "Simulating")
     value, cash, positions_, gross_, pnl = np.ascontiguousarray(curve.T)
     return Simulation(time=clock, value=value, cash=cash, positions=positions_, gross=gross_, pnl=pnl, ledger=ledger)
 

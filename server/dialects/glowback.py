@@ -71,6 +71,12 @@ class GlowBack(Guarded):
     dialect: ClassVar[str] = NAME
 
     @property
+    def request_id(self) -> str:
+        if "workbench_id" not in self.request.__dict__ and "X-Request-ID" not in self.request.headers:
+            self.request.__dict__["workbench_id"] = str(uuid.uuid4())  # the form that this dialect's clients know
+        return super().request_id
+
+    @property
     def route(self) -> Route | None:
         return self.operations.get(self.request.method or "")  # HEAD is not GET here
 
@@ -297,12 +303,12 @@ class BacktestStream(GlowBack, StreamHandler):
             raise NotFound("Not Found")
         await super().prepare()
 
-    async def events(self, run_id: str) -> AsyncIterator[Event]:
+    async def events(self, run_id: str) -> AsyncIterator[Event]:  # type: ignore[override]
         run = await backtest_of(self.services, run_id)
         async for event in self.services.runs.follow(run.id, max(0, self.query["last_event_id"])):
             yield event
 
-    def render(self, event: Event) -> bytes:
+    def render(self, event: Event) -> bytes:  # type: ignore[override]
         return dumps(wire.frame(event))
 
 
