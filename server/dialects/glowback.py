@@ -46,8 +46,6 @@ from server.dialects.streams import StreamHandler
 from server.services import Services
 from server.version import VERSION
 
-__all__ = ["routes"]
-
 NAME: Final = "glowback"
 PREFIXES: Final = ("/v1", "")
 MOST_BODY: Final = 2**20
@@ -239,8 +237,8 @@ class OptimizationsHandler(Handler):
             seed=request.random_seed, steps=request.grid_steps, exploration=request.exploration_weight,
             name=request.name[:200], owner=self.principal.name, dialect=NAME, lenient=True,
             request=storable(request.model_dump(mode="json")), idempotency_key=self.idempotency_key)
-        self.write_json(wire.optimization(await self.services.optimizations.status(run.id)) | {"state": "pending"},
-                        status=201)
+        found = await self.services.optimizations.status(run.id)
+        self.write_json(wire.optimization(found) | {"state": "pending"}, status=201)
 
 
 class OptimizationHandler(Handler):
