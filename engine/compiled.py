@@ -17,7 +17,7 @@ from typing import Any, Final
 StepFunction = Callable[..., None]
 """step(params f8[:], state f8[:], bars f8[n, 5], advice f8[n], out f8[k]) -> None, see `engine.strategies.base`."""
 
-_SOURCES: Final = ("compiled.py", "indicators.py", "strategies/*.py", "fills/*.py")
+_SOURCES: Final = ("compiled.py", "*indicators.py", "strategies/**/*.py", "fills/*.py")
 
 
 @functools.cache
@@ -58,17 +58,18 @@ def signature() -> Any:
 def _register_indicators() -> None:
     from numba.extending import register_jitable
 
-    from engine import indicators
+    from engine import gekko_indicators, indicators
 
-    for name in indicators.__all__:
-        register_jitable(getattr(indicators, name))
+    for module in (indicators, gekko_indicators):
+        for name in module.__all__:
+            register_jitable(getattr(module, name))
 
 
 @functools.cache
 def step(function: StepFunction) -> Any:
     """The step as a C function that the loops take; kept on disk when it comes from a file, else for this process.
 
-    The function may call everything in `engine.indicators`.
+    The function may call everything in `engine.indicators` and `engine.gekko_indicators`.
     """
     import numba
 

@@ -3,15 +3,18 @@
 from typing import Any, Final
 
 from engine.errors import Invalid
-from engine.strategies import bollinger, buy_and_hold, donchian, macd, momentum_rotation, rsi, sma_cross
+from engine.strategies import bollinger, buy_and_hold, donchian, gekko, macd, momentum_rotation, rsi, sma_cross
 from engine.strategies.base import Indicator, Parameter, Strategy
 from engine.strategies.python import from_function
 
 __all__ = ["Indicator", "Parameter", "Strategy", "describe", "from_function", "get", "names"]
 
 _ALL: Final[dict[str, Strategy]] = {
-    module.STRATEGY.name: module.STRATEGY
-    for module in (sma_cross, macd, rsi, bollinger, donchian, buy_and_hold, momentum_rotation)
+    strategy.name: strategy
+    for strategy in (
+        *(module.STRATEGY for module in (sma_cross, macd, rsi, bollinger, donchian, buy_and_hold, momentum_rotation)),
+        *gekko.STRATEGIES,
+    )
 }
 
 

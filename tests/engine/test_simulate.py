@@ -68,11 +68,13 @@ def test_a_run_from_the_store_to_the_files_and_back(tmp_path):
     orjson.dumps(made.summary())
 
 
-@pytest.mark.parametrize("name", strategies.names())
+@pytest.mark.parametrize("name", [name for name in strategies.names() if name != "gekko_noop"])
 def test_every_strategy_runs_and_runs_again_the_same(name):
     markets = [walk(260, seed=s, key=f"demo:M{s}/USD") for s in range(3)]
     store = MemoryStore(*markets)
-    asked = BacktestSpec(strategy=name, markets=tuple(each.market.key for each in markets), direction="both")
+    params = {"macd_up": 0, "macd_down": 0} if name == "gekko_tulip_multi" else {}
+    asked = BacktestSpec(strategy=name, params=params, markets=tuple(each.market.key for each in markets),
+                         direction="both")
     first = simulate.run(asked, store)
     same(first, simulate.run(asked, store))
     assert first.metrics["fills"] > 0

@@ -46,7 +46,7 @@ def table(candles, merged):
 
 
 def test_the_examples_here_cover_every_strategy():
-    assert set(SMALL) == set(strategies.names())
+    assert set(SMALL) == {name for name in strategies.names() if not name.startswith("gekko_")}  # test_gekko_strategies
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
