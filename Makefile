@@ -15,7 +15,8 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m tests.requirements
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env notebooks
 
 bench: $(READY)
