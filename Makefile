@@ -11,7 +11,7 @@ export NUMBA_CACHE_DIR ?= $(CURDIR)/.workbench/numba
 .PHONY: run test bench check venv lock clean
 
 run: $(READY)
-	$(BIN)/workbench serve --demo --port $(PORT) --data-dir .workbench
+	$(BIN)/workbench serve --demo --port $(PORT) --data-dir .workbench --log-level warning
 
 test: $(READY)
 	$(BIN)/python -m tests.requirements
