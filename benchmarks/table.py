@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+VERDICTS = {None: "", True: "yes", False: "no"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ def machine() -> str:
     cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+    return (f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, "
+            f"Python {platform.python_version()}")
 
 
 def render(sections: Iterable[tuple[str, str, list[Row]]]) -> str:
@@ -45,8 +47,8 @@ def render(sections: Iterable[tuple[str, str, list[Row]]]) -> str:
              f"Machine: {machine()}. The machine is shared; ratios between rows of one section count more than the "
              "figures alone.", ""]
     for title, remark, rows in sections:
-        lines += [f"## {title}", "", *([remark, ""] if remark else []), "| measured | figure | aim | met |", "|---|---:|---:|---|"]
-        lines += [f"| {entry.what} | {entry.figure} | {entry.aim} | {'' if entry.met is None else 'yes' if entry.met else 'no'} |"
-                  for entry in rows]
+        lines += [f"## {title}", "", *([remark, ""] if remark else []),
+                  "| measured | figure | aim | met |", "|---|---:|---:|---|"]
+        lines += [f"| {entry.what} | {entry.figure} | {entry.aim} | {VERDICTS[entry.met]} |" for entry in rows]
         lines.append("")
     return "\n".join(lines)

@@ -305,7 +305,8 @@ def _dataset(symbol: str, market: Market, resolution: int, columns: dict[str, np
     order = np.argsort(time, kind="stable")
     ordered = time[order]
     last = order[np.append(ordered[1:] != ordered[:-1], True)] if len(time) else order
-    candles = Candles(market=market, resolution=resolution, **{name: column[last] for name, column in columns.items()})
+    kept: dict[str, Any] = {name: column[last] for name, column in columns.items()}
+    candles = Candles(market=market, resolution=resolution, **kept)
     opens, highs, lows, closes = (columns[name] for name in PRICES)
     if kind == "sample":  # its extremes carry six decimals: compare whole millionths
         opens, highs, lows, closes = (np.rint(each * 1e6) for each in (opens, highs, lows, closes))

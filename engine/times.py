@@ -62,7 +62,7 @@ def parse(value: object, *, field: str = "time") -> datetime:
         elif isinstance(value, bool) or value is None:
             raise ValueError
         elif isinstance(value, int | float):
-            at = _from_epoch(float(value)) if isinstance(value, float) else _from_epoch(value)
+            at = _from_epoch(value)
         elif isinstance(value, str):
             text = value.strip()
             if re.fullmatch(r"[+-]?\d{5,}(\.\d+)?", text):
@@ -88,13 +88,12 @@ def _from_epoch(number: int | float) -> datetime:
     for per_second in (1, 1_000, 1_000_000, 1_000_000_000):
         if size < 7_258_118_400 * per_second:  # the year 2200
             scaled = number * SECOND
-            whole = scaled // per_second if isinstance(number, int) else round(scaled / per_second)
-            return instant(whole)
+            return instant(scaled // per_second if isinstance(scaled, int) else round(scaled / per_second))
     raise ValueError
 
 
 def resolution(value: object, *, field: str = "resolution") -> int:
-    """Seconds of a resolution given as "1m", "15m", "1h", "1d", "1w", "minute", "hour", "day" or a number of seconds."""
+    """Seconds of a resolution: "1m", "15m", "1h", "1d", "1w", "minute", "hour", "day" or a number of seconds."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     if isinstance(value, str):

@@ -30,7 +30,8 @@ def main() -> int:
         subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=False, **quiet)
         if find_chromium():
             return 0
-    print("The browser tests need Chromium: sudo apt-get install chromium (or set CHROMIUM=/path/to/it)", file=sys.stderr)
+    print("The browser tests need Chromium: sudo apt-get install chromium (or set CHROMIUM=/path/to/it)",
+          file=sys.stderr)
     return 1
 
 

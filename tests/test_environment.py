@@ -59,7 +59,8 @@ def test_what_is_installed_is_what_is_locked():
 
 
 def test_packages_of_the_given_stack_are_declared():
-    given = {"jupyterlab", "panel", "holoviews", "bokeh", "tornado", "sqlalchemy", "vectorbt", "numpy", "nbval", "pytest"}
+    given = {"jupyterlab", "panel", "holoviews", "bokeh", "tornado", "sqlalchemy", "vectorbt", "numpy", "nbval",
+             "pytest"}
     assert given <= set(declared())
 
 

@@ -49,7 +49,7 @@ class StreamHandler(Guarded, WebSocketHandler):
         self._drained = asyncio.Event()
         self._closing = False
 
-    def events(self, *args: str, **kwargs: str) -> AsyncIterator[Event]:
+    def events(self, *args: Any, **kwargs: Any) -> AsyncIterator[Event]:
         """The events to send, from the position that the query names; called with the path's parts. What it raises
         first (`NotFound`) closes the stream with 1008; its end closes it with 1000."""
         raise NotImplementedError
