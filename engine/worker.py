@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,7 +155,7 @@ def run_batch(jobs: Sequence[Mapping[str, Any]], emit: Emit, cancelled: Callable
         else:
             emit(key, "started", {})
             at = time.monotonic()
-            kind, data = _outcome(job, PoolReporter(key, emit, lambda key=key: cancelled(key)), do)
+            kind, data = _outcome(job, PoolReporter(key, emit, partial(cancelled, key)), do)
             if kind != "done" and "results" in job:
                 shutil.rmtree(job["results"], ignore_errors=True)
             finish(key, kind, {**data, "seconds": time.monotonic() - at})
@@ -176,11 +177,29 @@ def _outcome(job: Mapping[str, Any], reporter: Reporter,
         return "failed", {"error": _text(f"{type(error).__name__}: {error}"), "code": "error"}
 
 
+def keep_compiled(folder: str) -> None:
+    """Keep machine code in `folder` unless NUMBA_CACHE_DIR names another. Works only before numba is imported."""
+    import os
+
+    os.environ.setdefault("NUMBA_CACHE_DIR", folder)
+
+
 def warm_up() -> None:
     """Import what every backtest needs and run a tiny one, so that a first run is as quick as the rest."""
+    import sys
     import tempfile
 
     import numpy as np
+
+    # vectorbt imports plotly, which looks for nbformat to draw in notebooks; that costs 2 of 5 seconds.
+    hidden = "nbformat" not in sys.modules
+    if hidden:
+        sys.modules["nbformat"] = None  # type: ignore[assignment]
+    try:
+        import vectorbt  # noqa: F401
+    finally:
+        if hidden:
+            del sys.modules["nbformat"]
 
     from engine.candle_store import CandleStore
     from engine.candles import Candles

@@ -63,19 +63,18 @@ class Cluster:
         if self._scheduler:
             address: Any = self._scheduler
         else:
-            cache = self._data_dir / "cache" / "numba"
-            cache.mkdir(parents=True, exist_ok=True)
             self._cluster = address = await distributed.LocalCluster(
                 asynchronous=True, processes=True, n_workers=self._workers, threads_per_worker=1, host="127.0.0.1",
                 dashboard_address=None, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 memory_limit=0, silence_logs=logging.ERROR,
                 local_directory=str(self._data_dir / "cache" / "dask"),
-                env={"NUMBA_CACHE_DIR": str(cache), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
-                     "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+                env={"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+                     "MKL_NUM_THREADS": "1"})
         self.client = await distributed.Client(address, asynchronous=True, set_as_default=False, timeout=10)
         self.client.subscribe_topic(topic, hear)
         plugin = type("WorkbenchPlugin", (distributed.WorkerPlugin,), {
-            "name": PLUGIN, "idempotent": True, "setup": set_up, "warm_up": staticmethod(self._warm_up)})
+            "name": PLUGIN, "idempotent": True, "setup": set_up, "warm_up": staticmethod(self._warm_up),
+            "compiled": str(self._data_dir / "cache" / "numba")})
         await self.client.register_plugin(plugin(), name=PLUGIN)
         await self._check_shared()
 

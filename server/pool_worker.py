@@ -22,6 +22,7 @@ class _State:
 async def set_up(plugin: Any, worker: Any) -> None:
     """Warm the process up before it takes its first task."""
     worker.workbench = _State()
+    work.keep_compiled(plugin.compiled)
     try:
         await asyncio.to_thread(plugin.warm_up)
     except Exception as error:  # the first run will say it better; a worker that starts late is worth more than none

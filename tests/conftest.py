@@ -12,6 +12,9 @@ import pytest
 
 from server.store.database import Database
 
+# What was compiled once need not be compiled for every data directory of a test.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".workbench" / "numba"))
+
 
 @pytest.fixture
 def anyio_backend() -> str:

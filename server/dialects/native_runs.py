@@ -7,13 +7,13 @@
     WS   /workbench/api/stream?prefix=&after_id=
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.errors import Conflict, Invalid, NotFound
+from engine.errors import Conflict, Invalid, NotFound, Problem
 from engine.model import RUN_STATES, Event, Market, Run
 from engine.result import TABLES, read_table
 from engine.spec import BacktestSpec
@@ -23,7 +23,7 @@ from server.dialects.routes import Answer, Path, Query, Route
 from server.dialects.streams import StreamHandler
 from server.services import Services
 
-__all__ = ["routes", "run_json"]
+__all__ = ["refuse_paths", "routes", "run_json"]
 
 BASE: Final = "/workbench/api"
 RUN: Final = BASE + "/runs/{id}"
@@ -89,13 +89,42 @@ class RunList(BaseHandler):
     async def post(self) -> None:
         wanted = await self.read_model(RunRequest)
         spec = BacktestSpec(**{name: getattr(wanted, name) for name in BacktestSpec.model_fields})
-        if spec.source == "csv":
-            raise Invalid("candles come from the workbench's store here", field="source",
-                          remedy='use "store", after importing the file')
+        refuse_paths(spec)
         run = await self.services.runs.submit(
             spec, name=wanted.name, tags=wanted.tags, owner=self.principal.name,
             idempotency_key=self.request.headers.get("Idempotency-Key"))
         self.write_json(run_json(run), status=201)
+
+
+def refuse_paths(spec: BacktestSpec, place: str = "") -> None:
+    """Raise `Invalid` for what a client must not choose: where the server reads files, and words of the fill models
+    that stand for it. `place` is where the spec stands in the request, with a dot at its end."""
+    problems = []
+    if spec.source == "csv" or spec.source_path is not None:
+        field = place + ("source" if spec.source == "csv" else "source_path")
+        problems.append(Problem(field, "candles come from the workbench's store here",
+                                'use "store", after importing the file'))
+    allowed = OPTIONS.get(spec.fill_model, {})
+    for name, value in spec.fill_options.items():
+        if name not in allowed:
+            problems.append(Problem(f"{place}fill_options.{name[:100]}", f"{spec.fill_model} has no such option here",
+                                    "options are " + ", ".join(allowed) if allowed else "leave it out"))
+        elif not allowed[name](value):
+            problems.append(Problem(f"{place}fill_options.{name}", "this value makes no sense",
+                                    "give a number of at least 0, of latency_rule original or strict"))
+    if problems:
+        raise Invalid("the backtest cannot work", problems=problems)
+
+
+def _amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e9
+
+
+OPTIONS: Final[Mapping[str, Mapping[str, Callable[[object], bool]]]] = {"glowback": {
+    "commission_bps": _amount, "slippage_bps": _amount,
+    "latency_ms": lambda value: isinstance(value, int) and _amount(value),
+    "latency_rule": lambda value: value in ("original", "strict")}}
+"""The words of `fill_options` that clients may say, by fill model, and what makes sense of them."""
 
 
 def _bounds(texts: tuple[str, ...]) -> dict[str, tuple[float | None, float | None]]:

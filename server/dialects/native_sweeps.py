@@ -6,20 +6,26 @@
 A sweep is a run of kind "optimization": the routes on runs list, follow, annotate and delete it too.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import Invalid
 from engine.spec import BacktestSpec
-from engine.sweep import read_parameters
+from engine.sweep import Dimension, read_parameters
 from server.dialects.base import BaseHandler
+from server.dialects.native_runs import refuse_paths, run_json
 from server.dialects.routes import Answer, Path, Query, Route
 from server.services import Services
+from server.services.optimizations import MOST_TRIALS
 
 __all__ = ["routes"]
 
 BASE: Final = "/workbench/api/sweeps"
+STEPS: Final = 5
+"""Values that a grid takes of a range without a step."""
 
 
 class Strict(BaseModel):
@@ -41,7 +47,7 @@ class SweepRequest(Strict):
     base: BacktestSpec
     parameters: dict[str, Any]
     method: Literal["grid", "random", "bayesian"] = "grid"
-    max_trials: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    max_trials: Annotated[int | None, Field(ge=1, le=MOST_TRIALS)] = None
     objective: Annotated[str, Field(max_length=64)] = "sharpe"
     direction: Literal["maximize", "minimize"] | None = None
     validation: Validation = Validation()
@@ -51,24 +57,30 @@ class SweepRequest(Strict):
     tags: Annotated[list[str], Field(max_length=50)] = []
 
 
-def _run_json(run: Any) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in run.__dataclass_fields__}
-
-
 class Sweeps(BaseHandler):
     async def post(self) -> None:
         wanted = await self.read_model(SweepRequest)
-        if wanted.base.source == "csv":
-            raise Invalid("candles come from the workbench's store here", field="base.source", remedy='use "store"')
+        refuse_paths(wanted.base, "base.")
         dimensions = read_parameters(wanted.parameters)
+        if wanted.method == "grid" and wanted.max_trials is None:
+            _check_size(dimensions)
         run = await self.services.optimizations.submit(
             wanted.base, dimensions, method=wanted.method,
-            max_trials=wanted.max_trials or (100_000 if wanted.method == "grid" else 100), objective=wanted.objective,
+            max_trials=wanted.max_trials or (MOST_TRIALS if wanted.method == "grid" else 100),
+            objective=wanted.objective,
             direction=wanted.direction or _better(wanted.objective), validation=wanted.validation.model_dump(),
-            seed=wanted.seed, concurrency=wanted.concurrency, name=wanted.name, tags=wanted.tags,
+            seed=wanted.seed, steps=STEPS, concurrency=wanted.concurrency, name=wanted.name, tags=wanted.tags,
             owner=self.principal.name, parameters=wanted.parameters,
             idempotency_key=self.request.headers.get("Idempotency-Key"))
-        self.write_json(_run_json(run), status=201)
+        self.write_json(run_json(run), status=201)
+
+
+def _check_size(dimensions: Sequence[Dimension]) -> None:
+    points = math.prod(len(each.grid(STEPS)) for each in dimensions)
+    if points > MOST_TRIALS:
+        raise Invalid(f"the whole grid has {points if points < 10**15 else f'{points:.1e}'} points, more than "
+                      f"{MOST_TRIALS}", field="parameters",
+                      remedy="name fewer values, set max_trials, or use method random or bayesian")
 
 
 def _better(objective: str) -> str:
@@ -82,7 +94,7 @@ class OneSweep(BaseHandler):
     async def get(self, id: str) -> None:
         status = await self.services.optimizations.status(id)
         run = status.pop("run")
-        await self.send_json(_run_json(run) | status)
+        await self.send_json(run_json(run) | status)
 
 
 class Trials(BaseHandler):
@@ -95,12 +107,12 @@ class Trials(BaseHandler):
 
 class CancelSweep(BaseHandler):
     async def post(self, id: str) -> None:
-        self.write_json(_run_json(await self.services.optimizations.cancel(id)))
+        self.write_json(run_json(await self.services.optimizations.cancel(id)))
 
 
 class ResumeSweep(BaseHandler):
     async def post(self, id: str) -> None:
-        self.write_json(_run_json(await self.services.optimizations.resume(id)))
+        self.write_json(run_json(await self.services.optimizations.resume(id)))
 
 
 def routes(services: Services) -> list[Route]:

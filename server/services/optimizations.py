@@ -106,7 +106,6 @@ class Optimizations:
             raise Invalid("the search cannot work", problems=problems)
 
     def _check_base(self, base: BacktestSpec, dimensions: Sequence[Dimension], objective: str) -> None:
-        from engine import strategies
         from engine.metrics import METRICS
 
         problems: list[Problem] = []
@@ -114,7 +113,7 @@ class Optimizations:
             problems.append(Problem("objective", f"{objective!r} is not a metric", "metrics are " + ", ".join(METRICS)))
         names = {each.name for each in dimensions}
         try:
-            known = {each.name for each in strategies.get(base.strategy).parameters}
+            known = _parameters_of(base)
         except WorkbenchError as error:
             problems += [Problem("base.strategy", each.message, each.remedy) for each in error.problems]
         else:
@@ -310,6 +309,21 @@ class Optimizations:
             self._events.append(connection, stream_of(run.id), "progress", report)
 
         await self._db.write(work)
+
+
+def _parameters_of(base: BacktestSpec) -> set[str]:
+    """The names of the strategy's parameters; raises `Invalid` for an unknown strategy."""
+    if base.fill_model == "glowback":
+        from engine.fills.glowback_strategies import ALIASES, PARAMETERS
+
+        name = ALIASES.get(base.strategy, base.strategy)
+        if name not in PARAMETERS:
+            raise Invalid(f"{base.strategy!r} is not a strategy of this fill model",
+                          remedy="use one of " + ", ".join(PARAMETERS))
+        return set(PARAMETERS[name])
+    from engine import strategies
+
+    return {each.name for each in strategies.get(base.strategy).parameters}
 
 
 def _deflated(first: Tried, tried: Sequence[Tried]) -> float | None:

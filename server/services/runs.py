@@ -130,6 +130,14 @@ class Runs:
                 problems.extend(Problem("strategy", problem.message, problem.remedy) for problem in error.problems)
             else:
                 attempt(lambda: strategy.resolve(spec.params), "params")
+            if spec.source != "store":
+                problems.append(Problem("source", f"next_bar does not read from {spec.source!r}", 'use "store"'))
+        elif spec.fill_model == "gekko":
+            from engine.fills.gekko_terms import read
+
+            attempt(lambda: read(spec), "fill_options")
+        else:
+            attempt(lambda: _check_glowback(spec), "strategy")
         if spec.source == "store":
             for position, key in enumerate(spec.markets):
                 attempt(partial(self._check_market, spec, key), f"markets.{position}")
@@ -287,6 +295,20 @@ class Runs:
             raise Conflict(f"a run of kind {run.kind} cannot be repeated", remedy="submit it again")
         return await self.submit(run.spec, dialect=run.dialect, name=run.name, tags=run.tags,
                                  owner=owner or run.owner, lenient=True)
+
+
+def _check_glowback(spec: BacktestSpec) -> None:
+    from engine.fills.glowback_strategies import ALIASES, NAMES, make
+
+    if spec.strategy not in (*NAMES, *ALIASES):
+        raise Invalid(f"{spec.strategy!r} is not a strategy of this fill model", field="strategy",
+                      remedy="use one of " + ", ".join(NAMES))
+    try:
+        make(spec.strategy, spec.params, ("",))
+    except Invalid as error:
+        problems = [Problem(each.field.removeprefix("strategy."), each.message, each.remedy)
+                    for each in error.problems]
+        raise Invalid("the parameters make no sense", problems=problems) from None
 
 
 def _fetch(connection: Connection, id: str) -> Any:
