@@ -23,19 +23,20 @@ def run(config: Mapping[str, Any], candles: Candles, reporter: Reporter | None =
     """The backtest that a configuration (the body of POST /api/backtest) asks for.
 
     `candles` are the market's, of one minute, at least over the range that the configuration names (without one: over
-    the only range they have); `extra["vwp"]` and `extra["trades"]` are used where present, else the close and 0. Candles
-    of another resolution take the place of minutes: only times differ. Raises `Invalid` with field and remedy where the
-    original fails.
+    the only range they have); `extra["vwp"]` and `extra["trades"]` are used where present, else the close and 0.
+    Candles of another resolution take the place of minutes: only times differ. Raises `Invalid` with field and remedy
+    where the original fails.
     """
     settings = read_settings(config)
     watch = config.get("watch")
     if not isinstance(watch, Mapping):
         raise Invalid("the section watch is missing", field="watch", remedy="name exchange, currency and asset")
-    return simulate(settings, _cut(config, settings, candles), watch=watch, advisor=config["tradingAdvisor"],
+    return simulate(settings, cut(config, settings, candles), watch=watch, advisor=config["tradingAdvisor"],
                     reporter=reporter)
 
 
-def _cut(config: Mapping[str, Any], settings: Settings, candles: Candles) -> Candles:
+def cut(config: Mapping[str, Any], settings: Settings, candles: Candles) -> Candles:
+    """The candles of the range that a configuration names; raises `Invalid` where Gekko would not run on them."""
     backtest = config.get("backtest")
     daterange = backtest.get("daterange", "scan") if isinstance(backtest, Mapping) else "scan"
     if daterange == "scan":
@@ -103,9 +104,10 @@ def _batches(settings: Settings, candles: Candles) -> gekko_trader.Batches:
         vwp = np.where(np.isfinite(vwp), vwp, close)
     counts = candles.extra.get("trades")
     counts = np.zeros(len(close)) if counts is None else np.nan_to_num(counts)
-    columns = (np.ascontiguousarray(getattr(candles, name)) for name in ("open", "high", "low"))
-    return gekko_trader.batch(settings.size(len(close)), candles.time, *columns, close, vwp,
-                              np.ascontiguousarray(candles.volume), np.ascontiguousarray(counts))
+    opens, highs, lows, volumes = (np.ascontiguousarray(getattr(candles, name))
+                                   for name in ("open", "high", "low", "volume"))
+    return gekko_trader.batch(settings.size(len(close)), candles.time, opens, highs, lows, close, vwp, volumes,
+                              np.ascontiguousarray(counts))
 
 
 def _as_candles(candles: Candles, batches: gekko_trader.Batches) -> Candles:
@@ -119,7 +121,8 @@ def _counts(trades: np.ndarray) -> np.ndarray:
     return whole if (whole == trades).all() else trades
 
 
-def _roundtrips(pairs: gekko_trader.Roundtrips, date: np.ndarray, trading: gekko_trader.Trading) -> dict[str, np.ndarray]:
+def _roundtrips(pairs: gekko_trader.Roundtrips, date: np.ndarray,
+                trading: gekko_trader.Trading) -> dict[str, np.ndarray]:
     entry, leave = pairs.entry, pairs.leave
     worth = trading.currency + trading.asset * trading.price
     before, after = worth[entry], worth[leave]

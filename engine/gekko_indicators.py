@@ -79,7 +79,7 @@ def gekko_sma(state: State, window: int, value: float) -> float:
 
 
 def gekko_smma(state: State, window: float, value: float) -> float:
-    """Smoothed average: 0 until `window` values are there, then their mean, then (last * (window - 1) + value) / window.
+    """Smoothed average: 0 until `window` values are there, then their mean m, then (m * (window - 1) + value) / window.
     """
     state[0] += 1.0  # state: values seen, result, sum
     if state[0] <= window:
@@ -332,10 +332,11 @@ def tulip_adx(state: State, period: int, count: int) -> float:
 
 
 def talib_macd(state: State, fast: int, slow: int, signal: int, count: int, out: Any) -> None:
-    """TA-Lib's MACD over the ring in `state` into out[0:3]: macd, signal, histogram; NaN below slow + signal - 1 values.
+    """TA-Lib's MACD over the ring in `state` into out[0:3]: line, signal, histogram.
 
-    Both averages begin at value `slow` with the mean of their last values there, the signal with the mean of the first
-    `signal` values of the line. A fast period longer than the slow one changes places with it.
+    NaN for fewer than slow + signal - 1 values. Both averages begin at value `slow` with the mean of their last values
+    there, the signal with the mean of the first `signal` values of the line. A fast period longer than the slow one
+    changes places with it.
     """
     if slow < fast:
         fast, slow = slow, fast

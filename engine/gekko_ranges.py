@@ -86,7 +86,7 @@ def require_candles(seconds: np.ndarray, start: int, end: int, minutes: int = BA
     filled = filled[(filled >= 0) & (filled < blocks)]
     if len(filled) == blocks:
         return
-    empty = int(np.argmax(filled != np.arange(len(filled)))) if (filled != np.arange(len(filled))).any() else len(filled)
+    empty = int(np.flatnonzero(np.append(filled, -1) != np.arange(len(filled) + 1))[0])
     begin = times.iso(times.instant((start + empty * width) * times.SECOND))
     if not len(seconds):
         raise Invalid("there are no candles in this range", field="backtest.daterange",

@@ -19,9 +19,6 @@ from engine import times
 Columns = Mapping[str, np.ndarray]
 
 CANDLE: Final = ("start", "open", "high", "low", "close", "vwp", "volume", "trades")
-_ROWS: Final = 20_000
-"""Rows that are made into objects at once."""
-
 
 def divide(a: float, b: float) -> float:
     """a / b by IEEE 754."""
@@ -192,38 +189,35 @@ class GekkoReport:
 
     @property
     def stratCandles(self) -> list[dict[str, Any]]:
-        return [row for part in self._candles() for row in part]
+        columns = self.candle_columns
+        rows = list(_objects({name: _figures(columns[name]) for name in self.candle_keys()}))
+        if self.exported.get("portfolioValues"):
+            for row, value in zip(rows, _figures(columns["portfolioValue"]), strict=True):
+                if value == value:
+                    row["portfolioValue"] = value
+        return rows
 
     @property
     def stratUpdates(self) -> list[dict[str, Any]]:
-        return [row for part in self._updates(shared=True) for row in part]
+        return self.updates(slice(None))
 
     @property
     def indicators(self) -> list[dict[str, Any]]:
         """The indicators of each of the strategy's candles as they were then."""
-        return [row["indicators"] for part in self._updates(shared=False) for row in part]
+        return [row["indicators"] for row in self.updates(slice(None), shared=False)]
 
     def answer(self) -> dict[str, Any]:
         """The body of Gekko's answer: what was not asked for is absent."""
-        return {**self._head(), **{name: getattr(self, name) for name in self._lists()}}
+        return {**self.head(), **{name: getattr(self, name) for name in self.lists()}}
 
     def json(self) -> bytes:
-        """The same as JSON, made in parts so that it takes little more memory than the text."""
-        import orjson
+        """The same as JSON, made from the columns without the objects in between."""
+        from engine.gekko_text import text
 
-        parts = [orjson.dumps(self._head())[:-1]]
-        for name in self._lists():
-            parts.append(f',"{name}":['.encode())
-            pieces = {"stratCandles": self._candles, "stratUpdates": self._updates}.get(name)
-            written = False
-            for rows in pieces() if pieces else [getattr(self, name)]:
-                if rows:
-                    parts.append((b"," if written else b"") + orjson.dumps(rows)[1:-1])
-                    written = True
-            parts.append(b"]")
-        return b"".join([*parts, b"}"])
+        return text(self)
 
-    def _head(self) -> dict[str, Any]:
+    def head(self) -> dict[str, Any]:
+        """The answer without its lists."""
         head: dict[str, Any] = {"market": self.market, "tradingAdvisor": self.tradingAdvisor}
         if self.strategyParameters is not None:
             head["strategyParameters"] = self.strategyParameters
@@ -231,50 +225,43 @@ class GekkoReport:
             head["performanceReport"] = self.performanceReport
         return head
 
-    def _lists(self) -> list[str]:
+    def lists(self) -> list[str]:
+        """The lists that were asked for, in the order of the answer."""
         return [name for name in ("stratUpdates", "roundtrips", "stratCandles", "trades") if self.exported.get(name)]
 
-    def _candles(self) -> Iterator[list[dict[str, Any]]]:
+    def candle_keys(self) -> list[str]:
+        """The columns that an entry of stratCandles has, in order."""
         props = self.exported.get("stratCandleProps")
         names = [*dict.fromkeys(each for each in props if each in CANDLE)] if isinstance(props, list) else list(CANDLE)
-        if "start" not in names:
-            names.append("start")
-        columns = self.candle_columns
-        for first in range(0, len(columns["start"]), _ROWS):
-            rows = slice(first, first + _ROWS)
-            lists = {name: _figures(columns[name][rows]) for name in names}
-            made = list(_objects(lists))
-            if self.exported.get("portfolioValues"):
-                worth = columns["portfolioValue"][rows]
-                for row, value in zip(made, _figures(worth), strict=True):
-                    if value == value:
-                        row["portfolioValue"] = value
-            yield made
+        return names if "start" in names else [*names, "start"]
 
-    def _updates(self, shared: bool = True) -> Iterator[list[dict[str, Any]]]:
-        dates = self.candle_columns["start"]
-        last = {name: dict(zip(keys, (plain(value) for value in self.lines[place:place + len(keys), -1]), strict=True))
-                for name, kind, place, keys in self.shows if kind == "shared" and len(dates)}
-        for first in range(0, len(dates), _ROWS):
-            rows = slice(first, first + _ROWS)
-            when = dates[rows].tolist()
-            shown: list[tuple[str, list[Any]]] = []
-            for (name, kind, place, keys), begin in zip(self.shows, self.first_values, strict=True):
-                missing = min(max(0, begin - first), len(when))
-                lines = [_figures(self.lines[place + k, rows]) for k in range(max(1, len(keys)))]
-                if kind == "shared" and shared:
-                    shown.append((name, [last[name]] * len(when)))
-                elif kind in ("shared", "native"):
-                    objects = list(_objects(dict(zip(keys, lines, strict=True))))
-                    shown.append((name, [{}] * missing + objects[missing:]))
-                elif kind == "single":
-                    single = [value if value == value and value else {keys[0]: value} for value in lines[0]]
-                    shown.append((name, [{}] * missing + single[missing:]))
-                else:
-                    shown.append((name, [False] * missing + lines[0][missing:]))
-            names = [name for name, _ in shown]
-            yield [{"date": date, "indicators": dict(zip(names, values, strict=True))}
-                   for date, *values in zip(when, *(values for _, values in shown), strict=True)]
+    def updates(self, rows: slice, shared: bool = True) -> list[dict[str, Any]]:
+        """Entries of stratUpdates; not `shared`: with the right values (see above)."""
+        when = self.candle_columns["start"][rows].tolist()
+        skipped = rows.start or 0
+        shown: list[list[Any]] = []
+        for (name, kind, place, keys), begin in zip(self.shows, self.first_values, strict=True):
+            missing = min(max(0, begin - skipped), len(when))
+            lines = [_figures(self.lines[place + k, rows]) for k in range(max(1, len(keys)))]
+            if kind == "shared" and shared:
+                shown.append([self.last(name)] * len(when))
+            elif kind in ("shared", "native"):
+                shown.append([{}] * missing + list(_objects(dict(zip(keys, lines, strict=True))))[missing:])
+            elif kind == "single":
+                values = [value if value == value and value else {keys[0]: value} for value in lines[0]]
+                shown.append([{}] * missing + values[missing:])
+            else:
+                shown.append([False] * missing + lines[0][missing:])
+        names = [name for name, *_ in self.shows]
+        return [{"date": date, "indicators": dict(zip(names, values, strict=True))}
+                for date, *values in zip(when, *shown, strict=True)]
+
+    def last(self, name: str) -> dict[str, Any]:
+        """The final values of an indicator that is an object."""
+        place, keys = next((place, keys) for each, _, place, keys in self.shows if each == name)
+        if not self.lines.shape[1]:
+            return {}
+        return {key: plain(value) for key, value in zip(keys, self.lines[place:place + len(keys), -1], strict=True)}
 
 
 def _objects(columns: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -42,7 +42,8 @@ _BOUNDS: Final = {"low": "thresholds.low", "high": "thresholds.high", **_LASTING
 _AVERAGES: Final = {"short": "short", "long": "long", "signal": "signal"}
 _PERIODS: Final = {"fast": "parameters.optInFastPeriod", "slow": "parameters.optInSlowPeriod",
                    "signal": "parameters.optInSignalPeriod"}
-_PPO: Final = ("ppo", "shared", 0, ("shortEMA", "longEMA", "macd", "ppo", "MACDsignal", "MACDhist", "PPOsignal", "PPOhist"))
+_PPO: Final = ("ppo", "shared", 0,
+               ("shortEMA", "longEMA", "macd", "ppo", "MACDsignal", "MACDhist", "PPOsignal", "PPOhist"))
 _TULIP: Final = ("mymacd", "native", 0, ("macd", "macdSignal", "macdHistogram"))
 _ADX: Final = ("result",)
 _WINDOWS: Final = {f"{place}_{key}": f"{place}.{key}" for place in ("first", "second", "third")
@@ -55,7 +56,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "DEBUG_toggle-advice": Method(strategy="gekko_debug_toggle", paths={}),
     "DEMA": Method(strategy="gekko_dema", paths={"weight": "weight", **_LEVELS},
                    shows=(("dema", "value", 0, ()), ("sma", "value", 1, ()))),
-    "MACD": Method(strategy="gekko_macd", paths={**_AVERAGES, **_LEVELS, **_LASTING}, shows=(("macd", "value", 0, ()),)),
+    "MACD": Method(strategy="gekko_macd", paths={**_AVERAGES, **_LEVELS, **_LASTING},
+                   shows=(("macd", "value", 0, ()),)),
     "PPO": Method(strategy="gekko_ppo", paths={**_AVERAGES, **_LEVELS, **_LASTING}, shows=(_PPO,)),
     "RSI": Method(strategy="gekko_rsi", paths={"interval": "interval", **_BOUNDS}, shows=(("rsi", "value", 0, ()),)),
     "StochRSI": Method(strategy="gekko_stochrsi", paths={"interval": "interval", **_BOUNDS},

@@ -57,6 +57,10 @@ def run(spec: BacktestSpec, store: "CandleStore", reporter: Reporter | None = No
         from engine.fills import glowback
 
         return glowback.run(spec, store, reporter)
+    if spec.fill_model == "gekko":
+        from engine.fills import gekko
+
+        return gekko.run(spec, store, reporter)
     strategy = strategy or strategies.get(spec.strategy)
     params = strategy.resolve(spec.params)
     reporter.progress(0.3, "Loading market data")

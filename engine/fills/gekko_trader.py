@@ -1,15 +1,15 @@
 """Gekko's candle batching and paper trader, compiled.
 
 Batching: every `size` candles, counted from the first one and not by the clock, make one candle of the strategy; an
-incomplete last one is dropped. Trading: on the close of the candle that completes the strategy's candle, at once, all in,
-without slippage or limits; amounts are floored to 1e-8. The order of what happens within one candle is Gekko's:
+incomplete last one is dropped. Trading: on the close of the candle that completes the strategy's candle, at once, all
+in, without slippage or limits; amounts are floored to 1e-8. The order of what happens within one candle is Gekko's:
 
     1. the strategy is asked (its advice counts when the direction is another than the last one),
     2. a trailing stop looks at the close and may sell,
     3. the advice is traded.
 
-A stop that fires on the candle on which the strategy says "short" makes two sells, the second of nothing, and closes the
-same roundtrip twice: Gekko does so too.
+A stop that fires on the candle on which the strategy says "short" makes two sells, the second of nothing, and closes
+the same roundtrip twice: Gekko does so too.
 """
 
 import math
@@ -220,8 +220,8 @@ def trade(closes: np.ndarray, batches: Batches, advice: np.ndarray, *, warm: int
     advised, advised_at = np.empty(most, np.int64), np.empty((most, 2), np.int64)
     sides, figures = np.empty(2 * most, np.int64), np.empty((2 * most, 9))
     counters, value = np.zeros(1, np.int64), np.empty(len(closes))
-    trades = _trade(np.ascontiguousarray(closes), batches.last, np.ascontiguousarray(advice), warm, fee, asset, currency,
-                    trail, int(enabled), advised, advised_at, sides, figures, counters, value)
+    trades = _trade(np.ascontiguousarray(closes), batches.last, np.ascontiguousarray(advice), warm, fee, asset,
+                    currency, trail, int(enabled), advised, advised_at, sides, figures, counters, value)
     advices, rows = int(counters[0]), figures[:trades]
     named: dict[str, Any] = {name: rows[:, place].copy() for place, name in enumerate(
         ("at", "number", "advice", "price", "cost", "amount", "asset", "currency", "balance"))}

@@ -40,13 +40,16 @@ def test_every_figure_is_the_original_s(name):
     assert wire(advices) == case["advices"]
 
 
-@pytest.mark.parametrize("name", ["MACD-60-10", "PPO-60-10", "one-trade", "noop-60-10"])
+@pytest.mark.parametrize("name", [
+    "MACD-60-10", "PPO-60-10", "one-trade", "noop-60-10", "CCI-60-10", "tulip-multi-strat-60-10", "tulip-adx-60-10",
+    "DEMA-60-10", "varPPO-TSI", "talib-macd-60-10", "TSI-60-10"])
 def test_json_in_parts_is_the_same_answer(name, monkeypatch):
     import json
 
     case = cases()[name]
-    monkeypatch.setattr("engine.gekko_report._ROWS", 97)
+    monkeypatch.setattr("engine.gekko_text.ROWS", 97)
     report = gekko_backtest.run(case["request"], candles(case["candles"]))
+    assert report.lists() == ["stratUpdates", "roundtrips", "stratCandles", "trades"]
     assert json.loads(report.json()) == wire(report.answer())
     for key, value in case["backtest"].items():
         assert json.loads(report.json())[key] == value
@@ -64,7 +67,8 @@ def test_the_portfolio_s_value_is_the_original_s_after_every_event():
         "stratCandles": True, "portfolioValues": True, "stratCandleProps": ["close"]}}}
     rows = wire(gekko_backtest.run(request, candles(case["candles"])).stratCandles)
     starts = [row["start"] for row in rows]
-    assert len(rows) == 241 and "portfolioValue" not in rows[0] and list(rows[1]) == ["close", "start", "portfolioValue"]
+    assert len(rows) == 241 and "portfolioValue" not in rows[0]
+    assert list(rows[1]) == ["close", "start", "portfolioValue"]
     seen = expected[iso(starts[0])]
     for before, row in zip(starts, rows[1:], strict=False):
         seen = expected.get(iso(before), seen)

@@ -61,9 +61,9 @@ STRATEGIES: Final = (
              parameters=(HISTORY,), warm_up=warm_up, tags=("gekko", "example")),
     Strategy(
         name="gekko_custom", title="Gekko custom", step=custom,
-        doc="Gekko's example of a strategy of one's own: at random, on every tenth candle or so, sell, then buy, and so "
-            "on. Here the random numbers come from `seed` (Lehmer's generator, factor 48271 modulo 2^31 - 1, the first "
-            "eight numbers left out), one a candle, so that a run can be made again; the original's cannot.",
+        doc="Gekko's example of a strategy of one's own: at random, on every tenth candle or so, sell, then buy, and "
+            "so on. Here the random numbers come from `seed` (Lehmer's generator, factor 48271 modulo 2^31 - 1, the "
+            "first eight numbers left out), one a candle, so that a run can be made again; the original's cannot.",
         parameters=(HISTORY,
                     Parameter(name="seed", type="int", default=1, low=0, high=2_000_000_000, step=1,
                               doc="where the random numbers begin"),

@@ -2,7 +2,18 @@
 
 from typing import Any, Final
 
-from engine.gekko_indicators import PPO, RSI, TREND, TSI, gekko_ppo, gekko_rsi, gekko_trend, gekko_tsi, gekko_uo, uo_size
+from engine.gekko_indicators import (
+    PPO,
+    RSI,
+    TREND,
+    TSI,
+    gekko_ppo,
+    gekko_rsi,
+    gekko_trend,
+    gekko_tsi,
+    gekko_uo,
+    uo_size,
+)
 from engine.strategies.base import Indicator, Parameter, Strategy
 from engine.strategies.gekko.settings import HISTORY, persistence, real, warm_up, weight, whole
 
