@@ -1,6 +1,6 @@
 """What a backtest is asked to do. One frozen description serves the API, the queue, the pool and the record."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -13,6 +13,14 @@ ParameterValue = int | float | bool | str
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Misfit(ValueError):
+    """A broken rule in the words of a `Problem`, for validators: `field` is relative to where it is raised."""
+
+    def __init__(self, message: str, *, field: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.problem = Problem(field, message, remedy)
 
 
 class Sizing(Frozen):
@@ -63,13 +71,24 @@ class BacktestSpec(Frozen):
     source: Literal["store", "csv", "sample"] = "store"
     source_path: str | None = None
 
+    @field_validator("params", mode="before")
+    @classmethod
+    def _plain(cls, value: object) -> object:
+        for name, given in value.items() if isinstance(value, dict) else ():
+            if not isinstance(given, bool | int | float | str):
+                raise Misfit("a parameter is a number, a switch or a text", field=str(name)[:100],
+                             remedy="give one value")
+            if isinstance(given, int | float) and not -1e300 <= given <= 1e300:
+                raise Misfit("this is not a finite number", field=str(name)[:100], remedy="give a finite number")
+        return value
+
     @field_validator("resolution", mode="before")
     @classmethod
     def _resolution(cls, value: object) -> str:
         try:
             return times.resolution_name(times.resolution(value))
         except Invalid as error:
-            raise ValueError(str(error.problems[0].message) + "; " + error.remedy) from None
+            raise Misfit(error.message, remedy=error.remedy) from None
 
     @field_validator("start", "end", mode="before")
     @classmethod
@@ -79,20 +98,22 @@ class BacktestSpec(Frozen):
         try:
             return times.iso(times.parse(value))
         except Invalid as error:
-            raise ValueError(f"{error.message}; {error.remedy}") from None
+            raise Misfit(error.message, remedy=error.remedy) from None
 
     @model_validator(mode="after")
     def _consistent(self) -> "BacktestSpec":
         if self.start and self.end and self.start > self.end:
-            raise ValueError("start must not be after end")
+            raise Misfit(f"the range ends before it starts ({self.start})", field="end",
+                         remedy="give an end that is not before the start")
         if len(set(self.markets)) != len(self.markets) and self.fill_model != "glowback":
-            raise ValueError("markets must not repeat")
+            raise Misfit("a market stands here twice", field="markets", remedy="name each market once")
         if self.fill_model != "glowback":
-            for key in (*self.markets, *([self.benchmark] if self.benchmark else [])):
+            places = [(f"markets.{position}", key) for position, key in enumerate(self.markets)]
+            for field, key in (*places, *([("benchmark", self.benchmark)] if self.benchmark else [])):
                 try:
                     Market.parse(key)
                 except Invalid as error:
-                    raise ValueError(f"{error.message}; {error.remedy}") from None
+                    raise Misfit(error.message, field=field, remedy=error.remedy) from None
         return self
 
     @property
@@ -116,10 +137,23 @@ class BacktestSpec(Frozen):
             raise invalid(error) from None
 
 
+REMEDIES: Final = {
+    "missing": "add it", "extra_forbidden": "leave it out, or correct its name", "json_invalid": "send JSON",
+    "finite_number": "give a finite number",
+}
+"""What to do about pydantic's own findings, where their message does not say it."""
+
+
 def invalid(error: ValidationError) -> Invalid:
     """Pydantic's findings as the workbench's own error, all problems kept."""
-    problems = [
-        Problem(".".join(str(part) for part in entry["loc"]), entry["msg"].removeprefix("Value error, "))
-        for entry in error.errors(include_url=False)
-    ]
+    problems = []
+    for entry in error.errors(include_url=False):
+        place = ".".join(str(part) for part in entry["loc"])
+        cause = entry.get("ctx", {}).get("error")
+        if isinstance(cause, Misfit):
+            found = cause.problem
+            field = ".".join(part for part in (place, found.field) if part)
+            problems.append(Problem(field, found.message, found.remedy))
+        else:
+            problems.append(Problem(place, entry["msg"].removeprefix("Value error, "), REMEDIES.get(entry["type"], "")))
     return Invalid("the request is not valid", problems=problems)
