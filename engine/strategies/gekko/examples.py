@@ -14,10 +14,12 @@ def noop(params: Any, state: Any, bars: Any, advice: Any, out: Any) -> None:
 def custom(params: Any, state: Any, bars: Any, advice: Any, out: Any) -> None:
     state[0] += 1.0  # state: candles, the random number's seed, last advice
     if state[0] == 1.0:
-        state[1] = params[1] + 1.0
         state[2] = 1.0
-        for _ in range(8):  # small seeds begin alike
-            state[1] = (state[1] * 48271.0) % 2147483647.0
+        seed = int(params[1])
+        number = seed
+        for _ in range(16):  # squares, because the sequences of proportional beginnings are proportional
+            number = (number * number + seed + 12345) % 2147483647
+        state[1] = number if number != 0 else 1
     state[1] = (state[1] * 48271.0) % 2147483647.0  # exact: below 2 ** 53
     out[0] = state[1] / 2147483647.0
     if state[0] >= params[0] and out[0] < params[2]:
@@ -62,8 +64,8 @@ STRATEGIES: Final = (
     Strategy(
         name="gekko_custom", title="Gekko custom", step=custom,
         doc="Gekko's example of a strategy of one's own: at random, on every tenth candle or so, sell, then buy, and "
-            "so on. Here the random numbers come from `seed` (Lehmer's generator, factor 48271 modulo 2^31 - 1, the "
-            "first eight numbers left out), one a candle, so that a run can be made again; the original's cannot.",
+            "so on. Here the random numbers come from `seed` (Lehmer's generator, factor 48271 modulo 2^31 - 1, "
+            "begun at a hash of the seed), one a candle, so that a run can be made again; the original's cannot.",
         parameters=(HISTORY,
                     Parameter(name="seed", type="int", default=1, low=0, high=2_000_000_000, step=1,
                               doc="where the random numbers begin"),
