@@ -34,6 +34,7 @@ from engine.candle_parquet import Footer, WriteReport, concatenate, encode, load
 from engine.candles import Candles, bucket_start
 from engine.errors import Invalid, NotFound, Unavailable, WorkbenchError
 from engine.model import Market
+from engine.threads import at_once
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -279,12 +280,11 @@ class CandleStore:
 
     def _read(self, market: Market, resolution: int, start: int | None, end: int | None) -> Candles:
         for attempt in (1, 2):
-            parts = []
             try:
-                for path, stamp in self._files(market, resolution).items():
-                    footer = self._footer(path, stamp)
-                    if (start is None or footer.last >= start) and (end is None or footer.first <= end):
-                        parts.append(load(Path(path), market, resolution))
+                footers = {path: self._footer(path, stamp) for path, stamp in self._files(market, resolution).items()}
+                wanted = {path: footer.rows for path, footer in footers.items()
+                          if (start is None or footer.last >= start) and (end is None or footer.first <= end)}
+                parts = at_once(lambda path: load(Path(path), market, resolution), wanted, sum(wanted.values()))
             except FileNotFoundError:  # deleted under our hands: look again
                 if attempt == 2:
                     raise self._unknown(market.key, self.markets(), "market") from None

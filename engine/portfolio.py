@@ -6,7 +6,7 @@ on every bar; beyond that on the bars with fills and the last bar of each day, a
 and positions do not change, come from the ledger kept here. Both are compared wherever they meet.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,7 +40,8 @@ def build(spec: BacktestSpec, candles: Sequence[Candles], fills: Columns, *,
           benchmark: Candles | np.ndarray | None = None, symbols: Sequence[str] | None = None,
           warnings: Sequence[Mapping[str, str]] = (), logs: Sequence[str] = (),
           extra: Mapping[str, Any] | None = None, provenance_extra: Mapping[str, Any] | None = None,
-          merged: np.ndarray | None = None, reporter: Reporter | None = None) -> BacktestResult:
+          merged: np.ndarray | None = None, fingerprints: Callable[[], Sequence[str]] | None = None,
+          reporter: Reporter | None = None) -> BacktestResult:
     """The whole result of a run from its fills.
 
     `candles`: one for each symbol, none empty, prices positive; `symbols` are their names in `fills` (default
@@ -51,7 +52,8 @@ def build(spec: BacktestSpec, candles: Sequence[Candles], fills: Columns, *,
     rules mark otherwise (funding, marking at another price); what is left out comes from the Portfolio. `benchmark`:
     candles to hold, a curve along `merged`, or None for the run's own markets in equal parts, bought at each one's
     first close without costs. `indicators`, `warnings`, `logs` and `extra` pass into the result; `warnings` are joined
-    by those that `engine.notices` finds. `strategy` and `params` (resolved) name what ran, for the provenance.
+    by those that `engine.notices` finds. `strategy` and `params` (resolved) name what ran, for the provenance;
+    `fingerprints` gives the candles' (None: they are taken here).
 
     Raises `Invalid` for fills off the bars and `TooLarge` for more than `MOST_CELLS` cells.
     """
@@ -81,7 +83,8 @@ def build(spec: BacktestSpec, candles: Sequence[Candles], fills: Columns, *,
                 "positions": _positions(merged, symbols, quantity, net, closes)},
         metrics=figures,
         provenance=provenance.of(spec, candles, strategy=strategy, params=params, annualisation=periods.text,
-                                 vectorbt_engine=engine) | dict(provenance_extra or {}),
+                                 vectorbt_engine=engine,
+                                 fingerprints=fingerprints() if fingerprints else None) | dict(provenance_extra or {}),
         warnings=(*warnings, *found), logs=tuple(logs), extra=dict(extra or {}),
     )
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine.errors import NotFound
+from engine.threads import at_once
 
 Columns = Mapping[str, np.ndarray]
 """A table: column name -> array, all of one length. Times are int64 microseconds since 1970, UTC bar opens."""
@@ -66,9 +67,12 @@ class BacktestResult:
         import pyarrow.feather as feather
 
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in self.tables.items():
-            feather.write_feather(pa.table({key: _arrow(column) for key, column in table.items()}),
-                                  str(folder / f"{name}.arrow"), compression="lz4")
+
+        def write(name: str) -> None:
+            table = pa.table({key: _arrow(column) for key, column in self.tables[name].items()})
+            feather.write_feather(table, str(folder / f"{name}.arrow"), compression="lz4")
+
+        at_once(write, self.tables, sum(len(table.get("time", ())) for table in self.tables.values()))
         partial = folder / "summary.json.part"
         partial.write_bytes(orjson.dumps(self.summary(), option=orjson.OPT_SERIALIZE_NUMPY))
         partial.rename(folder / "summary.json")

@@ -38,6 +38,7 @@ from engine.reporter import Reporter
 from engine.result import BacktestResult, Columns
 from engine.spec import BacktestSpec
 from engine.strategies.base import Strategy
+from engine.threads import meanwhile
 
 if TYPE_CHECKING:
     from engine.candle_store import CandleStore
@@ -72,6 +73,7 @@ def run(spec: BacktestSpec, store: "CandleStore", reporter: Reporter | None = No
         usable.append(each)
         warnings += said
     candles = usable
+    fingerprints = meanwhile(lambda: [each.fingerprint() for each in candles], sum(map(len, candles)))
     merged = merged_time(candles)
     advice = walk(strategy, params, candles, merged, reporter)
     reporter.progress(0.75, "Filling orders")
@@ -82,7 +84,8 @@ def run(spec: BacktestSpec, store: "CandleStore", reporter: Reporter | None = No
     del advice
     reporter.progress(0.8, "Building portfolio")
     result = build(spec, candles, filled.fills, strategy=strategy, params=params, indicators=indicators,
-                   benchmark=benchmark, warnings=(*warnings, *said), logs=logs, merged=merged, reporter=reporter)
+                   benchmark=benchmark, warnings=(*warnings, *said), logs=logs, merged=merged,
+                   fingerprints=fingerprints, reporter=reporter)
     for line in logs:
         reporter.log(line)
     reporter.progress(0.95, "Collecting engine results")

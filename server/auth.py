@@ -130,14 +130,18 @@ class Origins:
     def __init__(self, config: Config) -> None:
         self._allowed = frozenset(origin.lower().rstrip("/") for origin in config.origins)
         self._loopback = config.loopback
+        self._good: set[str] = set()  # Host headers found to be right
         self._names = {config.host.lower()} | {urlsplit(origin).hostname or "" for origin in self._allowed}
 
     def check_host(self, request: HTTPServerRequest) -> None:
         """Raises `Forbidden` for a Host that is no name of this server."""
-        if not self._loopback:
+        host = request.headers.get("Host", "")
+        if not self._loopback or host in self._good:
             return
-        name = _host(request.headers.get("Host", ""))
+        name = _host(host)
         if name in self._names or name == "localhost" or name.endswith(".localhost") or _is_loopback(name):
+            if len(self._good) < 100:
+                self._good.add(host)
             return
         raise Forbidden(f"this server does not answer to the name {name[:100]!r}", field="Host",
                         remedy="use localhost, or name the page's address with --origins")

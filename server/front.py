@@ -24,7 +24,7 @@ from tornado.web import Application, RequestHandler
 
 from engine.errors import WorkbenchError
 from server.dialects.context import Context
-from server.dialects.routes import pattern
+from server.dialects.routes import UPGRADE, pattern
 
 __all__ = ["Front", "Table"]
 
@@ -40,11 +40,14 @@ class Table:
 
     def __init__(self, context: Context) -> None:
         self._exact: dict[str, Target] = {}
+        self._upgrades: dict[str, Target] = {}
         self._placed: dict[str, list[tuple[PathMatches, type[RequestHandler], dict[str, Any]]]] = {}
         for path, methods in context.routes.items():
             handler = next(iter(methods.values())).handler
             arguments = {"context": context, "operations": methods}
-            if "{" in path:
+            if path.endswith(UPGRADE):
+                self._upgrades[path.removesuffix(UPGRADE)] = (handler, arguments, {})
+            elif "{" in path:
                 matcher = PathMatches(pattern(path))
                 self._placed.setdefault(path[: path.index("{")], []).append((matcher, handler, arguments))
             else:
@@ -53,6 +56,8 @@ class Table:
     def find(self, request: HTTPServerRequest) -> Target | None:
         """What answers this request's path."""
         path = request.path
+        if path in self._upgrades and request.headers.get("Upgrade", "").lower() == "websocket":
+            return self._upgrades[path]
         if (exact := self._exact.get(path)) is not None:
             return exact
         for start, candidates in self._placed.items():
@@ -82,6 +87,8 @@ class Front(HTTPServer):
         self._sweeper: asyncio.TimerHandle | None = None
 
     def handle_stream(self, stream: Any, address: Any) -> None:
+        stream.set_nodelay(True)  # for good: answers are written whole, and switching costs two calls each
+        stream.set_nodelay = _leave_it
         super().handle_stream(stream, address)
         if self._sweeper is None:
             self._sweep()
@@ -190,6 +197,10 @@ def _small(headers: Mapping[str, str]) -> bool:
         return False
     length = headers.get("Content-Length", "0")
     return len(length) < 6 and length.isascii() and length.isdigit() and int(length) <= WHOLE
+
+
+def _leave_it(value: bool) -> None:
+    """In the place of a stream's own `set_nodelay`."""
 
 
 def _result(running: "asyncio.Future[None]") -> None:

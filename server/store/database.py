@@ -46,6 +46,7 @@ class Database:
         self._patience = patience
         self._writer: Writer | None = None  # takes writes; None when closed
         self._thread: Writer | None = None  # the same, until its last write is done
+        self._asked: list[Job] = []  # writes not yet handed over
         self._threads: ThreadPoolExecutor | None = None
         self._engines: tuple[Engine, ...] = ()
         self._listener: Listener | None = None
@@ -94,6 +95,7 @@ class Database:
         writer, self._writer = self._writer, None
         if writer is None:
             return
+        self._hand_over()
         writer.finish()
         if self._listener is not None:
             await self._listener.stop()
@@ -137,8 +139,17 @@ class Database:
             raise Unavailable(_CLOSED, remedy="start the server again")
         assert self._loop is not None
         future: asyncio.Future[T] = self._loop.create_future()
-        writer.put(Job(work, future))
+        # All writes of one turn of the loop go over together: the writer, woken by the first of them, would only
+        # take turns with the loop at being the one thread that runs.
+        self._asked.append(Job(work, future))
+        if len(self._asked) == 1:
+            self._loop.call_soon(self._hand_over)
         return await future
+
+    def _hand_over(self) -> None:
+        asked, self._asked = self._asked, []
+        if self._thread is not None and asked:
+            self._thread.put(asked)
 
     def stage(self, connection: Connection, *items: Any) -> None:
         """Inside a write: hand `items` to the subscribers after the commit, and never if there is none."""

@@ -21,7 +21,7 @@ from server.store.failures import lost, meaning
 
 __all__ = ["Job", "Transaction", "Writer"]
 
-_MOST: Final = 512  # writes in one transaction
+_MOST: Final = 512  # writes in one transaction, beyond which no more are added
 _UNKNOWN: Final = Unavailable("the connection to the database was lost while the change was being saved",
                               remedy="look whether the change was made before repeating the request")
 
@@ -57,7 +57,7 @@ class Writer(threading.Thread):
         self._loop = loop
         self._deliver = deliver
         self._announce = announce
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
         # PostgreSQL takes both statements in one round trip, SQLite takes one statement at a time.
         both = ("RELEASE SAVEPOINT one", "SAVEPOINT one")
         self._next = ("; ".join(both),) if engine.dialect.name == "postgresql" else both
@@ -67,8 +67,8 @@ class Writer(threading.Thread):
         self.commits = 0
         self.writes = 0
 
-    def put(self, job: Job) -> None:
-        self._inbox.put(job)
+    def put(self, jobs: Sequence[Job]) -> None:
+        self._inbox.put(jobs)
 
     def finish(self) -> None:
         """Do everything that is waiting, then end."""
@@ -87,8 +87,8 @@ class Writer(threading.Thread):
                 if item is None:
                     going = False
                     break
-                jobs.append(item)
-                if len(jobs) == _MOST:
+                jobs.extend(item)
+                if len(jobs) >= _MOST:
                     break
                 try:
                     item = self._inbox.get_nowait()
