@@ -75,9 +75,12 @@ def tiles(metrics: Mapping[str, float | None]) -> str:
 
 
 def title_of(run: Run) -> str:
-    """What to call a run: its name, else strategy and parameters."""
+    """What to call a run: its name, else strategy and parameters, or what is searched."""
     if run.name:
         return run.name
+    if run.kind == "optimization":
+        swept = run.spec.get("parameters")
+        return f"Sweep of {run.strategy}" + (f" over {', '.join(swept)}" if swept else "")
     params = run.spec.get("params") if isinstance(run.spec, Mapping) else None
     told = ", ".join(f"{name}={value}" for name, value in (params or {}).items())
     return (run.strategy or run.kind) + (f" ({told})" if told else "")

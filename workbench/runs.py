@@ -264,6 +264,18 @@ class Sweep(_Handle):
             raise Conflict("a heatmap needs two swept parameters", remedy="use sweep.trials for a table")
         return pictures.heatmap(self.trials, x or names[0], y or names[1], value)
 
+    def report(self) -> Any:
+        """Figures, map, all trials: the same view as the page."""
+        import panel as pn
+
+        from workbench.views.sweep import SweepReport
+
+        if not pn.extension._loaded:
+            pn.extension("tabulator", inline=True)
+        view = SweepReport()
+        view.update(self.status, self._client._loop.call(self._client.asynchronous.trials(self.id)))
+        return view
+
     def resume(self) -> "Sweep":
         """Go on where it was cancelled or failed."""
         self._client._loop.call(self._client.asynchronous.resume_sweep(self.id))

@@ -124,6 +124,7 @@ h2 { font-size: 13px; }
 .wb-facts div { display: flex; gap: 6px; min-width: 0; }
 .wb-facts dt { color: var(--wb-muted); white-space: nowrap; }
 .wb-facts dd { margin: 0; overflow-wrap: anywhere; }
+.wb-best { margin: 10px 0; font-size: 14px; } .wb-best strong { margin-right: 8px; }
 .wb-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(148px, 1fr)); gap: 8px; margin: 0;
   padding: 0; }
 .wb-tile { position: relative; background: var(--wb-surface); border: 1px solid var(--wb-border); border-radius: 8px;
@@ -135,7 +136,7 @@ h2 { font-size: 13px; }
   letter-spacing: -0.01em; white-space: nowrap; }
 .wb-tile dd small { font-size: 11.5px; font-weight: 450; color: var(--wb-muted); letter-spacing: 0; }
 .wb-tile.wb-key dd { font-size: 22px; }
-.wb-tip { position: absolute; left: 8px; top: calc(100% - 3px); z-index: 50; width: max-content; max-width: 270px;
+.wb-tip { position: absolute; left: -1px; right: -1px; top: calc(100% - 3px); z-index: 50; overflow-wrap: anywhere;
   background: var(--wb-text); color: var(--wb-surface); font-size: 11.5px; line-height: 1.4; border-radius: 6px;
   padding: 6px 9px; visibility: hidden; opacity: 0; transition: opacity .12s; pointer-events: none;
   white-space: normal; }

@@ -41,6 +41,14 @@ class RunPage(PageView):
         self._head.object = ""
         self._run = await self.client.run(run_id)
         self.entitle(cards.title_of(self._run))
+        if self._run.kind == "optimization":
+            from workbench.views.sweep_page import SweepPart
+
+            self._head.visible = False
+            part = SweepPart(self, self._run)
+            self._report[:] = [part.view]
+            await part.load()
+            return
         if self._run.state == "completed":
             await self._finished()
             return
