@@ -22,8 +22,7 @@ def read_date(value: object, *, field: str) -> int:
     ISO 8601 text without a zone is UTC; also a year or year and month alone; numbers are milliseconds, as in
     JavaScript. Raises `Invalid` naming `field`.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) \
-            and abs(value) <= _LONGEST:
+    if isinstance(value, int | float) and not isinstance(value, bool) and -_LONGEST <= value <= _LONGEST:
         return math.floor(value / 1000) if isinstance(value, float) else value // 1000
     if isinstance(value, str):
         text = value.strip()

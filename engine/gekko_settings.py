@@ -135,7 +135,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise Invalid(f"there is no strategy {name!r}", field="tradingAdvisor.method",
                       remedy="strategies are " + ", ".join(METHODS))
     size = advisor.get("candleSize")
-    if isinstance(size, bool) or not isinstance(size, int | float) or not math.isfinite(size):
+    if not _finite(size):
         raise Invalid(f"{size!r} is not a number of minutes", field="tradingAdvisor.candleSize",
                       remedy="give a number such as 60, not text")
     exporter = _section(config, "backtestResultExporter")
@@ -161,6 +161,11 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     )
 
 
+def _finite(value: Any) -> bool:
+    """Whether this is a number that fits into a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 <= value <= 1e300
+
+
 def _section(config: Mapping[str, Any], name: str, needed: bool = True, under: str = "") -> Mapping[str, Any]:
     value = config.get(name)
     if isinstance(value, Mapping):
@@ -182,7 +187,7 @@ def _loose(value: object) -> float:
 
 def _number(section: Mapping[str, Any], key: str, under: str) -> float:
     value = section.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _finite(value):
         raise Invalid(f"{value!r} is not a number", field=under + key, remedy="give a number")
     return float(value)
 
@@ -197,7 +202,7 @@ def _history(advisor: Mapping[str, Any]) -> float:
 def _batch_size(config: Mapping[str, Any]) -> int:
     backtest = config.get("backtest")
     size = backtest.get("batchSize", BATCH) if isinstance(backtest, Mapping) else BATCH
-    if isinstance(size, bool) or not isinstance(size, int | float) or not (1 <= size <= LARGEST) or size != int(size):
+    if not _finite(size) or not (1 <= size <= LARGEST) or size != int(size):
         raise Invalid(f"{size!r} is not a number of minutes", field="backtest.batchSize",
                       remedy="leave it out or give a whole number of at least 1")
     return int(size)
@@ -249,7 +254,7 @@ def _take(params: dict[str, Any], strategy: Strategy, config: Mapping[str, Any],
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         field = f"{section}.{path}"
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _finite(value):
             problems.append(Problem(field, f"{value!r} is not a number", "give a number"))
             continue
         problem = _fits(strategy, described[name], value)

@@ -23,6 +23,11 @@ def cases() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
+def recorded() -> dict[str, dict[str, Any]]:
+    return json.loads(gzip.decompress((FOLDER / "recorded.json.gz").read_bytes()))
+
+
+@functools.cache
 def candles(name: str) -> Candles:
     table = parquet.read_table(FOLDER / f"{name}.parquet")
     columns = {key: table[key].to_numpy() for key in table.column_names}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine import gekko_backtest
-from tests.engine.gekko_golden import candles, cases, wire
+from tests.engine.gekko_golden import candles, cases, recorded, wire
 
 NAMES = sorted(cases())
 
@@ -53,6 +53,18 @@ def test_json_in_parts_is_the_same_answer(name, monkeypatch):
     assert json.loads(report.json()) == wire(report.answer())
     for key, value in case["backtest"].items():
         assert json.loads(report.json())[key] == value
+
+
+@pytest.mark.parametrize("name", sorted(recorded()))
+def test_an_answer_of_its_server_is_met_whole_and_in_order(name):
+    import json
+
+    case = recorded()[name]
+    answer = gekko_backtest.run(case["request"], candles("rw60d")).json()
+    assert json.loads(answer) == case["answer"]
+    kept = [json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs])
+            for text in (answer, json.dumps(case["answer"]))]
+    assert kept[0] == kept[1]
 
 
 def test_the_portfolio_s_value_is_the_original_s_after_every_event():
