@@ -3,9 +3,3 @@
 Every function takes a `Style` and returns elements whose Bokeh data sources keep the names of the given columns, so
 that a view can put newly aggregated columns underneath while a person zooms (`engine.plots.render`).
 """
-
-import holoviews.plotting.bokeh  # noqa: F401  registers the backend without the output that hv.extension writes
-from holoviews import Store
-
-if "bokeh" in Store.renderers:
-    Store.set_current_backend("bokeh")

@@ -6,10 +6,10 @@ candles of the visible range, aggregates them (`analysis.aggregate_candles`) and
 
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 
 from engine import analysis, times
+from engine.plots.backend import hv
 from engine.plots.equity import TIME_OPTIONS
 from engine.plots.style import Style, dressed, hover, money_axis, stamps
 
@@ -77,7 +77,7 @@ def price(
             ("High", "@high{0,0.00[0000]}"),
             ("Low", "@low{0,0.00[0000]}"),
             ("Close", "@close{0,0.00[0000]}"),
-            ("Volume", "@volume{0.[00]a}"),
+            ("Volume", "@volume{0,0.[00]}"),
             ("Bars in one", "@bars"),
         ]
     )

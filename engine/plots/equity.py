@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 
 from engine import analysis
+from engine.plots.backend import hv
 from engine.plots.style import Style, dressed, hover, money_axis, percent_axis, stamps
 
 TOOLS = ("xpan", "xbox_zoom", "xwheel_zoom", "reset", "save")
@@ -65,8 +65,14 @@ def equity(columns: analysis.Columns, style: Style, *, worst: list[dict[str, Any
         parts.append(hv.Curve(columns, "time", "benchmark", label=benchmark).opts(
             color=style.benchmark, line_width=1.3, line_dash=[5, 3]))
     return hv.Overlay([*parts, mine]).opts(
-        **TIME_OPTIONS, height=height, ylabel=currency, logy=log, legend_position="top_left",
+        **TIME_OPTIONS, height=height, ylabel=currency, logy=log, legend_position="top_left", **_whole(columns),
         hooks=[money_axis(), _quiet_legend, dressed(style)])
+
+
+def _whole(columns: analysis.Columns) -> dict[str, Any]:
+    """The range from the first to the last bar, without room beside it."""
+    time = columns["time"]
+    return {"xlim": (time[0], time[-1])} if len(time) > 1 else {}
 
 
 def _quiet_legend(plot: Any, element: Any) -> None:

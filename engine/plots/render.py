@@ -24,9 +24,12 @@ class Drawing:
 
 def draw(element: Any, style: Style, *, visible: bool = True) -> Drawing:
     """Render one element or overlay to a Bokeh figure, dressed in `style`."""
-    import holoviews as hv
+    from bokeh.document import Document
 
-    plot = hv.renderer("bokeh").get_plot(element)
+    from engine.plots.backend import hv
+
+    # A document of its own: the current page's must not be touched, least of all from another thread.
+    plot = hv.renderer("bokeh").get_plot(element, doc=Document())
     parts = plot.subplots.values() if getattr(plot, "subplots", None) else [plot]
     sources = {}
     for part in parts:

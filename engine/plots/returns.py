@@ -3,10 +3,10 @@
 from statistics import NormalDist
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 
 from engine import analysis
+from engine.plots.backend import hv
 from engine.plots.equity import TIME_OPTIONS
 from engine.plots.style import Style, dressed, hover, percent_axis, stamps
 

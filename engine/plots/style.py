@@ -148,14 +148,23 @@ def percent_axis(axis: str = "y", digits: int = 0):
     return hook
 
 
+_SHORT_MONEY = """
+const size = Math.abs(tick);
+for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+  if (size >= unit) return String(Number((tick / unit).toFixed(2))).replace("-", "\u2212") + letter;
+}
+return String(Number(tick.toPrecision(6))).replace("-", "\u2212");
+"""
+
+
 def money_axis(axis: str = "y"):
-    """A HoloViews hook: short money ticks, 1.2k or 3.4m."""
+    """A HoloViews hook: short money ticks, 1.2k or 3.4M."""
 
     def hook(plot: Any, element: Any) -> None:
-        from bokeh.models import NumeralTickFormatter
+        from bokeh.models import CustomJSTickFormatter
 
         for one in plot.handles["plot"].yaxis if axis == "y" else plot.handles["plot"].xaxis:
-            one.formatter = NumeralTickFormatter(format="0.[00]a")
+            one.formatter = CustomJSTickFormatter(code=_SHORT_MONEY)
 
     return hook
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 
+from engine.plots.backend import hv
 from engine.plots.returns import PLAIN
 from engine.plots.style import Style, dressed, hover
 

@@ -1,9 +1,9 @@
 """Roundtrip trades as clouds and bars: what they earned, how long they took, when they began."""
 
-import holoviews as hv
 import numpy as np
 
 from engine import analysis, times
+from engine.plots.backend import hv
 from engine.plots.returns import PLAIN, _limit, _zero_line
 from engine.plots.style import Style, dressed, hover, money_axis, percent_axis, stamps
 

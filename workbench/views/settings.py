@@ -71,7 +71,7 @@ class Settings(PageView):
         told = markup(f'<div><b>{label}</b> <code>{html.escape(str(token.get("prefix", "")))}…</code> {scopes}'
                       f'<div class="muted">{used}{ends}</div></div>')
         revoke = pn.widgets.Button(name=f"Revoke {token.get('name') or ''}".strip()[:40], button_type="danger",
-                                   width=170, margin=0)
+                                   margin=0, align="center")
         sure = pn.widgets.Button(name="Really revoke", button_type="danger", width=130, margin=0, visible=False)
         revoke.on_click(lambda _event: sure.param.update(visible=not sure.visible))
 

@@ -152,6 +152,15 @@ def costs(spec: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "none"
 
 
+def sized(spec: Mapping[str, Any]) -> str:
+    """How large a position is, in words."""
+    sizing = spec.get("sizing") or {}
+    value, kind = sizing.get("value", 1), sizing.get("kind", "")
+    words = {"fraction": f"{value * 100:g} % of equity", "cash": f"{value:,g} {spec.get('currency', '')} each",
+             "units": f"{value:,g} units each"}
+    return words.get(kind, f"{value:g} {kind}") if sizing else ""
+
+
 def code_hash(provenance: Mapping[str, Any]) -> str:
     """The first 12 digits of the strategy's source hash, wherever the provenance keeps it; empty when it does not."""
     entry = provenance.get("strategy")
@@ -189,7 +198,6 @@ def header(summary: Mapping[str, Any], run: Any = None, span_text: str = "", *, 
     )
     markets = list(spec.get("markets", ()))
     shown_markets = ", ".join(markets[:6]) + (f" and {len(markets) - 6} more" if len(markets) > 6 else "")
-    sizing = spec.get("sizing") or {}
     facts = [
         ("Strategy", strategy if name else ""),
         ("Parameters", params or "none"),
@@ -197,7 +205,7 @@ def header(summary: Mapping[str, Any], run: Any = None, span_text: str = "", *, 
         ("Bars", str(spec.get("resolution", ""))),
         ("Range", span_text or span(spec.get("start"), spec.get("end"))),
         ("Capital", f"{number(float(spec['cash']), 0)} {spec.get('currency', '')}" if spec.get("cash") else ""),
-        ("Sizing", f"{sizing.get('value', 1):g} {sizing.get('kind', '')}" if sizing else ""),
+        ("Sizing", sized(spec)),
         ("Direction", str(spec.get("direction", ""))),
         ("Costs", costs(spec)),
         ("Benchmark", str(spec.get("benchmark") or provenance.get("benchmark") or "equal-weight buy and hold")),
