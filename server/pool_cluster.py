@@ -63,13 +63,17 @@ class Cluster:
         if self._scheduler:
             address: Any = self._scheduler
         else:
-            self._cluster = address = await distributed.LocalCluster(
+            loop = asyncio.get_running_loop()
+            if loop.get_exception_handler() is None:
+                loop.set_exception_handler(_without_lost_connections)
+            self._cluster = address = distributed.LocalCluster(
                 asynchronous=True, processes=True, n_workers=self._workers, threads_per_worker=1, host="127.0.0.1",
                 dashboard_address=None, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 memory_limit=0, silence_logs=logging.ERROR,
                 local_directory=str(self._data_dir / "cache" / "dask"),
                 env={"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
                      "MKL_NUM_THREADS": "1"})
+            await address  # known before it is up, so that closing meanwhile ends what has begun
         self.client = await distributed.Client(address, asynchronous=True, set_as_default=False, timeout=10)
         self.client.subscribe_topic(topic, hear)
         plugin = type("WorkbenchPlugin", (distributed.WorkerPlugin,), {
@@ -89,9 +93,11 @@ class Cluster:
             probe.unlink(missing_ok=True)
         blind = sorted(address for address, text in seen.items() if text != word)
         if blind:
-            self.ready = False
-            self.reason = (f"worker {blind[0]} does not see the data directory {self._data_dir}; "
-                            "mount it there under the same path")
+            # The reason is public (/healthz), so the path stands in the log only.
+            reason = f"worker {blind[0]} does not see the server's data directory; mount it there under the same path"
+            if self.reason != reason:
+                log.warning("%s: %s", reason, self._data_dir)
+            self.ready, self.reason = False, reason
             self._seen = frozenset()
         else:
             self.ready, self.reason = True, ""
@@ -123,6 +129,8 @@ class Cluster:
     async def close(self) -> None:
         """Let go of the processes; embedded ones end at once, whatever they do."""
         self.ready, self.count = False, 0
+        # What Dask says about processes that we end ourselves tells nobody anything; opening turns it on again.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         client, self.client = self.client, None
         cluster, self._cluster = self._cluster, None
         for closing in (client, cluster):
@@ -130,7 +138,7 @@ class Cluster:
                 continue
             try:
                 if closing is cluster:
-                    for nanny in cluster.workers.values():
+                    for nanny in {*cluster.workers.values(), *cluster._created}:
                         nanny.auto_restart = False
                         if (pid := getattr(nanny, "pid", None)):
                             os.kill(pid, signal.SIGKILL)
@@ -140,6 +148,15 @@ class Cluster:
             ending = asyncio.ensure_future(closing.close())
             ending.add_done_callback(lambda task: task.cancelled() or task.exception())
             await asyncio.wait([ending], timeout=CLOSE_TIMEOUT)
+
+
+def _without_lost_connections(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The loop's report of exceptions that nobody awaited, but for connections to processes that ended: Dask leaves
+    such futures behind when workers go."""
+    from distributed.comm import CommClosedError
+
+    if not isinstance(context.get("exception"), CommClosedError):
+        loop.default_exception_handler(context)
 
 
 def _load() -> Any:

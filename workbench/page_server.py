@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import logging
 import re
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -112,7 +113,7 @@ class Pages(Router):
 
     async def start(self) -> None:
         """Import Panel beside the running loop, then make the application."""
-        await asyncio.to_thread(_prepare)
+        await _beside(_prepare)
         self._panel = self._server()
 
     def _server(self) -> Any:
@@ -216,6 +217,25 @@ class Pages(Router):
                           can_leave=visitor.can_leave)
 
         return view
+
+
+async def _beside(work: Callable[[], None]) -> None:
+    """Do the work in a thread that a stopping process does not wait for, as it would for those of `to_thread`."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="prepare-pages", daemon=True).start()
+    await done.wait()
+    if failed:
+        raise failed[0]
 
 
 def _prepare() -> None:

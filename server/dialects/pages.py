@@ -25,8 +25,11 @@ __all__ = ["routes"]
 
 
 class Workers(BaseModel):
+    """The pool's processes; `reason` says why they are not ready, or nothing."""
+
     ready: bool
     count: int
+    reason: str
 
 
 class Health(BaseModel):
@@ -43,7 +46,7 @@ class HealthHandler(BaseHandler):
         database = await self.services.database_answers()
         pool = self.services.pool
         self.write_json({"status": "healthy" if database else "degraded", "version": VERSION, "database": database,
-                         "workers": {"ready": bool(pool.ready), "count": int(pool.count)}},
+                         "workers": {"ready": bool(pool.ready), "count": int(pool.count), "reason": pool.reason}},
                         status=200 if database else 503)
 
 

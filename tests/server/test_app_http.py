@@ -103,7 +103,8 @@ async def test_health_needs_no_token(server: Any) -> None:
     assert answer.status_code == 200
     body = answer.json()
     assert body["status"] == "healthy" and body["database"] is True
-    assert set(body["workers"]) == {"ready", "count"} and body["version"]
+    assert set(body["workers"]) == {"ready", "count", "reason"} and body["version"]
+    assert bool(body["workers"]["reason"]) != body["workers"]["ready"]
     assert "X-RateLimit-Limit" not in answer.headers
 
 
