@@ -115,11 +115,19 @@ def _backtest(job: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
     from engine.spec import BacktestSpec
 
     reporter.progress(*STEPS[1])
-    result = run(BacktestSpec.read(job["spec"]), CandleStore(Path(job["candles"])), reporter)
+    spec, store, folder = BacktestSpec.read(job["spec"]), CandleStore(Path(job["candles"])), Path(job["results"])
+    answer: Path | None = None
+    if spec.fill_model == "gekko" and spec.fill_options.get("config"):
+        from engine.gekko_answer import FILE, early_file, write_answer
+
+        answer = early_file(folder.parent.parent, job["run_id"])
+        store = write_answer(spec, store, answer, reporter)
+    result = run(spec, store, reporter)
     reporter.progress(*STEPS[2])
-    folder = Path(job["results"])
     shutil.rmtree(folder, ignore_errors=True)
     result.save(folder)
+    if answer:
+        answer.replace(folder / FILE)
     summary_rows = {name: len(next(iter(table.values()), ())) for name, table in result.tables.items()}
     return {"metrics": {key: _plain(value) for key, value in result.metrics.items()},
             "warnings": len(result.warnings), "rows": summary_rows}

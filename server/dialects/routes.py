@@ -11,9 +11,12 @@ from tornado.web import RequestHandler
 from engine import times
 from engine.errors import Invalid, Problem
 
-__all__ = ["Answer", "Path", "Query", "Route", "group", "pattern"]
+__all__ = ["UPGRADE", "Answer", "Path", "Query", "Route", "group", "pattern"]
 
 Kind = Literal["text", "integer", "number", "switch", "time", "choice"]
+UPGRADE: Final = "#upgrade"
+"""What no path of a request can have at its end."""
+
 _PLACE: Final = re.compile(r"\{([a-z_]+)(:path)?\}")
 
 
@@ -129,7 +132,8 @@ class Route:
     route may answer (401, 403, 429, 500, …) is added to the documentation by itself.
     max_body: bytes; None: the setting `max_body`; "upload": the setting `max_upload`. spool: the body goes to a
     temporary file as it arrives (`handler.body_file`) instead of memory. websocket: the handler is a StreamHandler.
-    unmetered: not counted by the rate limit.
+    unmetered: not counted by the rate limit. upgrade: only requests for a WebSocket come here; others go where they
+    would go without this route, so that a page and a socket may share an address.
     """
 
     methods: tuple[str, ...] | str
@@ -150,6 +154,7 @@ class Route:
     max_body: int | Literal["upload"] | None = None
     spool: bool = False
     websocket: bool = False
+    upgrade: bool = False
     unmetered: bool = False
     hidden: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -186,11 +191,13 @@ def pattern(path: str) -> str:
 
 
 def group(routes: Iterable[Route]) -> dict[str, dict[str, Route]]:
-    """Path -> method -> route. Raises `ValueError` when two routes claim the same method and path, or when one path
+    """Path -> method -> route; those that only take upgrades stand under the path with `#upgrade` at its end.
+
+    Raises `ValueError` when two routes claim the same method and path, or when one path
     has several handler classes."""
     paths: dict[str, dict[str, Route]] = {}
     for route in routes:
-        methods = paths.setdefault(route.path, {})
+        methods = paths.setdefault(route.path + (UPGRADE if route.upgrade else ""), {})
         for verb in route.verbs:
             if verb in methods:
                 raise ValueError(f"{verb} {route.path} is given twice")
