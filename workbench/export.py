@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from engine.result import TABLES
 from workbench import theme
 from workbench.views import tiles
 from workbench.views.data import Cache, run_data
+from workbench.views.drawing import at_once, beside
 
 
 def stem(summary: Any, run: Any = None) -> str:
@@ -41,14 +43,17 @@ async def html_page(cache: Cache, run: Any, look: Style) -> bytes:
     equity = await cache.table("equity")
     times = equity["time"]
     span = tiles.span(times[0], times[-1]) if len(times) else "no bars"
+    for name in ("fills", "roundtrips", "indicators"):
+        await cache.table(name)
     sections = {
-        "Overview": (await report_overview.build(cache, look)).blocks,
-        "Returns": await report_returns.build(cache, look),
-        "Trades": await report_trades.still(cache, look),
-        "Details": await report_details.build(cache, look),
+        "Overview": (await beside(cache.data, at_once(report_overview.build, cache, look))).blocks,
+        "Returns": await beside(cache.data, at_once(report_returns.build, cache, look)),
+        "Trades": [*await report_trades.still(cache, look),
+                   *await beside(cache.data, at_once(report_trades.below, cache, look))],
+        "Details": await beside(cache.data, at_once(report_details.build, cache, look)),
     }
     models = [block.content for blocks in sections.values() for block in blocks if not isinstance(block.content, str)]
-    script, places = components(models, wrap_script=False) if models else ("", [])
+    script, places = await beside(cache.data, partial(components, models, wrap_script=False)) if models else ("", [])
     waiting = iter(places)
     body = []
     for name, blocks in sections.items():

@@ -12,6 +12,7 @@ from engine.plots import candles as pictures
 from engine.plots.render import Drawing, draw, hide_x, link, span_of
 from engine.plots.style import Style
 from workbench.views.data import Cache
+from workbench.views.drawing import beside
 from workbench.views.zoom import Zoom
 
 FIRST_BARS = 350
@@ -50,7 +51,7 @@ class CandleChart:
             return chart
         step = chart._resolution * times.SECOND
         chart._bounds = (int(whole["time"][0]) - step, int(whole.get("last", whole["time"])[-1]) + step)
-        chart._draw(whole, live)
+        await beside(cache.data, chart._draw, whole, live)
         assert chart.zoom is not None
         await chart.zoom.now()
         return chart

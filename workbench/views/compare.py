@@ -17,6 +17,7 @@ from workbench import theme
 from workbench.views import tables, tiles
 from workbench.views.blocks import Block, grid, html
 from workbench.views.data import Cache, RunData, drive, run_data, waits
+from workbench.views.drawing import beside
 
 MOST = 12
 
@@ -65,7 +66,8 @@ class Compare(pn.viewable.Viewer):
         except WorkbenchError as error:
             self._root[:] = [html(tables.empty("These runs cannot be compared", str(error)), self.look)]
             return
-        self._root[:] = [grid(blocks(caches, curves, self.look), self.look)]
+        cards = await beside(self.runs[0], blocks, caches, curves, self.look)
+        self._root[:] = [grid(cards, self.look)]
 
 
 def labels(caches: Sequence[Cache]) -> list[str]:

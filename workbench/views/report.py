@@ -12,6 +12,7 @@ from workbench import export, theme
 from workbench.views import report_details, report_overview, report_returns, report_trades, tables, tiles
 from workbench.views.blocks import grid, html
 from workbench.views.data import Cache, begin, drive, run_data, waits
+from workbench.views.drawing import at_once, beside
 
 TABS: Final = ("Overview", "Returns", "Trades", "Details")
 
@@ -33,6 +34,7 @@ class Report(pn.viewable.Viewer):
         self._cache = Cache(self.data)
         self._built: set[str] = set()
         self.parts: dict[str, Any] = {}
+        self._below = pn.Column(sizing_mode="stretch_width", margin=(12, 0, 0, 0))
         self._head = pn.Column(sizing_mode="stretch_width", margin=0)
         self._places = {
             name: pn.Column(self._busy(name), sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=420)
@@ -92,6 +94,8 @@ class Report(pn.viewable.Viewer):
         self._built.add(name)
         try:
             self._places[name][:] = await self._build(name)
+            if name == "Trades":  # the chart and the list are there; what is below them comes after
+                self._below[:] = [grid(await self._drawn(report_trades.below), self.look)]
         except WorkbenchError as error:
             self._built.discard(name)
             self._places[name][:] = [html(tables.empty(f"{name} cannot be shown", str(error)), self.look)]
@@ -100,16 +104,22 @@ class Report(pn.viewable.Viewer):
         cache, look = self._cache, self.look
         match name:
             case "Overview":
-                part = self.parts[name] = await report_overview.build(cache, look)
+                part = self.parts[name] = await self._drawn(report_overview.build)
                 part.follow()
                 return [grid(part.blocks, look)]
             case "Returns":
-                return [grid(await report_returns.build(cache, look), look)]
+                return [grid(await self._drawn(report_returns.build), look)]
             case "Trades":
                 self.parts[name], blocks = await report_trades.build(cache, look)
-                return [grid(blocks, look)]
+                return [grid(blocks, look), self._below]
             case _:
-                return [grid(await report_details.build(cache, look), look)]
+                return [grid(await self._drawn(report_details.build), look)]
+
+    async def _drawn(self, build: Callable[..., Any]) -> Any:
+        """What a builder makes of the tables, made beside the loop once they are here."""
+        for name in ("equity", "fills", "roundtrips", "indicators"):
+            await self._cache.table(name)
+        return await beside(self.data, at_once(build, self._cache, self.look))
 
     def _exports(self) -> pn.FlexBox:
         stem = export.stem(self._cache.summary, self.data.run)

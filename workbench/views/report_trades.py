@@ -240,8 +240,8 @@ def pictures_of(trips: analysis.Columns, fills: analysis.Columns, look: Style) -
 
 
 async def build(cache: Cache, look: Style) -> tuple[Inspector, list[Block]]:
-    """The tab: inspector and cards."""
-    trips, fills = await cache.table("roundtrips"), await cache.table("fills")
+    """The tab's first part: the inspector. What is below it comes from `below`."""
+    trips = await cache.table("roundtrips")
     inspector = Inspector(cache, look, trips)
     await inspector.open()
     blocks = [
@@ -255,12 +255,17 @@ async def build(cache: Cache, look: Style) -> tuple[Inspector, list[Block]]:
         blocks.append(Block(content=tables.empty("No trades", "the strategy never entered the market in this range")))
     else:
         blocks.append(Block(title="Trades", note="Choose a row to see the trade on the chart", content=inspector.grid))
-    return inspector, blocks + pictures_of(trips, fills, look)
+    return inspector, blocks
+
+
+async def below(cache: Cache, look: Style) -> list[Block]:
+    """The tab's second part: what the trades have in common."""
+    return pictures_of(await cache.table("roundtrips"), await cache.table("fills"), look)
 
 
 async def still(cache: Cache, look: Style, most: int = 300) -> list[Block]:
-    """The tab's cards for a file: the chart of the first market as it begins, and the trades as a plain table."""
-    trips, fills = await cache.table("roundtrips"), await cache.table("fills")
+    """The first part for a file: the chart of the first market as it begins, and the trades as a plain table."""
+    trips = await cache.table("roundtrips")
     markets = [str(market) for market in cache.spec.get("markets", ())] or sorted(set(map(str, trips["symbol"])))
     chart = await CandleChart.make(cache, markets[0] if markets else "", look, live=False)
     blocks = [
@@ -270,4 +275,4 @@ async def still(cache: Cache, look: Style, most: int = 300) -> list[Block]:
             content=chart.model if chart.model is not None else tables.empty("No candles", chart.message),
         )
     ]
-    return [*blocks, Block(content=tables.trades(trips, most)), *pictures_of(trips, fills, look)]
+    return [*blocks, Block(content=tables.trades(trips, most))]

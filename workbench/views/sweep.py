@@ -15,6 +15,7 @@ from engine.plots.style import Style
 from workbench import cards, theme
 from workbench.views import tables, tiles
 from workbench.views.blocks import Block, card, grid, html
+from workbench.views.drawing import drawn
 from workbench.views.report_trades import grid_css
 
 Columns = Mapping[str, np.ndarray]
@@ -119,7 +120,7 @@ class SweepReport(pn.viewable.Viewer):
         self._offering = False
         self._draw_map()
         if ended:
-            self._more[:] = [grid(self._pictures(), self.look)]
+            self._more[:] = [grid(drawn(self._pictures), self.look)]
             self._table[:] = [self._trial_table()]
 
     def _header(self) -> str:
@@ -203,6 +204,9 @@ class SweepReport(pn.viewable.Viewer):
             self._draw_map()
 
     def _draw_map(self) -> None:
+        drawn(self._draw)
+
+    def _draw(self) -> None:
         score = _floats(self._trials.get(self.figure.value or "objective", ()))
         names, key = self.parameters, (self.figure.value or "objective").removeprefix("metrics.")
         title = self._metric(self.objective if key == "objective" else key).name
