@@ -24,6 +24,7 @@ from engine.reporter import Reporter
 
 DEFAULT_LATENCY: Final = 100
 DEFAULT_SLIPPAGE: Final = 5
+MOST_BPS: Final = 1e9  # what rounding to 6 decimals in 28 digits allows
 MOST_DAYS: Final = 200 * 366
 
 
@@ -41,6 +42,11 @@ class Terms:
         if self.latency_ms is not None and self.latency_ms < 0:
             raise Invalid("latency_ms must not be negative", field="execution.latency_ms",
                           remedy="use 0 for none, or leave it out for 100")
+        sizes = {"slippage_bps": self.slippage_bps or 0.0, "commission_bps": abs(self.commission_bps or 0.0)}
+        for name, size in sizes.items():
+            if size > MOST_BPS:
+                raise Invalid(f"{name} is out of range", field=f"execution.{name}",
+                              remedy=f"give at most {MOST_BPS:,.0f} basis points")
         if self.latency_rule not in ("original", "strict"):
             raise Invalid(f"{self.latency_rule!r} is not a rule", field="execution.latency_rule",
                           remedy="use original or strict")

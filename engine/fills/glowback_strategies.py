@@ -17,6 +17,7 @@ from engine import times
 from engine.errors import Invalid, Problem
 
 WINDOW: Final = 100
+MOST_PERIOD: Final = 2**53  # longer ones trade as little, and would not fit the results' whole numbers
 """Closes kept for each symbol: a strategy that needs more never trades."""
 
 INVESTED: Final = 0.95
@@ -341,7 +342,7 @@ def read_parameters(name: str, params: Mapping[str, Any]) -> dict[str, float]:
         given = params.get(key)
         number = default if given is None else _number(given)
         if number is not None and kind == "period":
-            number = math.floor(number + 0.5)
+            number = min(math.floor(number + 0.5), MOST_PERIOD)
         if number is None:
             problems.append(Problem(f"strategy.params.{key}", f"{given!r} is not a number",
                                     f"the default is {default}"))

@@ -17,6 +17,7 @@ The catch-all of `/v1` comes last of all routes: it answers unknown addresses th
 """
 
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Final
@@ -48,6 +49,7 @@ from server.version import VERSION
 
 NAME: Final = "glowback"
 PREFIXES: Final = ("/v1", "")
+REQUEST_ID: Final = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
 MOST_BODY: Final = 2**20
 HSTS: Final = "max-age=63072000; includeSubDomains; preload"
 CODES: Final = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 409: "conflict",
@@ -70,8 +72,9 @@ class GlowBack(Guarded):
 
     @property
     def request_id(self) -> str:
-        if "workbench_id" not in self.request.__dict__ and "X-Request-ID" not in self.request.headers:
-            self.request.__dict__["workbench_id"] = str(uuid.uuid4())  # the form that this dialect's clients know
+        if "workbench_id" not in self.request.__dict__:
+            given = self.request.headers.get("X-Request-ID", "")  # echoed as it is, else in the form its clients know
+            self.request.__dict__["workbench_id"] = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         return super().request_id
 
     @property
@@ -93,7 +96,7 @@ class GlowBack(Guarded):
     def render_failure(self, failure: Failure) -> Any:
         status = failure.status
         message = MESSAGES.get(status, failure.message)
-        details = _details(failure)
+        details = _details(failure, "query" if self.request.method == "GET" else "body")
         if not self.request.path.startswith("/v1"):
             return {"detail": details if details is not None else message}
         return {"error": {"code": CODES.get(status, failure.code), "message": message, "details": details},
@@ -108,13 +111,13 @@ class GlowBack(Guarded):
                 "Infinity", "null").encode()
 
 
-def _details(failure: Failure) -> list[dict[str, Any]] | None:
+def _details(failure: Failure, part: str) -> list[dict[str, Any]] | None:
     """What is wrong, field by field, for a 422."""
     if isinstance(failure.error, Findings):
         return failure.error.entries
     if failure.status != 422:
         return None
-    return [finding(("body", *problem.field.split(".")) if problem.field else ("body",),
+    return [finding((part, *problem.field.split(".")) if problem.field else (part,),
                     problem.message + (f" ({problem.remedy})" if problem.remedy else ""), None)
             for problem in failure.problems]
 

@@ -5,12 +5,23 @@ field is reported at once with `type`, `loc`, `msg`, `input` and mostly `ctx`. N
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from engine.errors import Invalid
 from engine.sweep import Dimension
@@ -38,9 +49,29 @@ class Model(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False, frozen=True)
 
 
+def _parts(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value within JSON data that is neither object nor list, and the objects' names, each with its place."""
+    waiting = [(loc, value)]  # no recursion: the data may be nested as deeply as the parser lets it
+    while waiting:
+        loc, value = waiting.pop()
+        if isinstance(value, dict):
+            yield from ((loc, name) for name in value)
+            waiting += [((*loc, name), each) for name, each in reversed(value.items())]
+        elif isinstance(value, list):
+            waiting += [((*loc, at), each) for at, each in reversed(list(enumerate(value)))]
+        else:
+            yield loc, value
+
+
+def _finite(given: Any) -> Any:
+    if any(isinstance(value, float) and not math.isfinite(value) for _, value in _parts(given)):
+        raise PydanticKnownError("finite_number")
+    return given
+
+
 class StrategyChoice(Model):
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-z0-9_]+$")] = "buy_and_hold"
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Annotated[Any, AfterValidator(_finite)]] = Field(default_factory=dict)
 
 
 class Execution(Model):
@@ -49,7 +80,7 @@ class Execution(Model):
 
     slippage_bps: float | None = None
     commission_bps: float | None = None
-    latency_ms: int | None = None
+    latency_ms: Annotated[int, Field(ge=-2**63, lt=2**63)] | None = None
     latency_rule: Annotated[str, Field(pattern=r"^(original|strict)$")] = "original"
 
 
@@ -227,9 +258,22 @@ def read_body(model: type[M], body: bytes, content_type: str) -> M:
         value = _parse(body)
         if value is None:
             raise Findings([_missing()])
+        if b"\\ud" in body.lower():
+            _check_text(value)
     else:
         value = body.decode("utf-8", "replace")
     return validate(model, value)
+
+
+def _check_text(value: Any) -> None:
+    """Raise `Findings` for texts with half a surrogate pair, which no file, database or answer could hold."""
+    entries = []
+    for loc, text in _parts(value, ("body",)):
+        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+            entries.append({"type": "string_unicode", "loc": list(loc), "input": text, "msg":
+                            "Input should be a valid string, unable to parse raw data as a unicode string"})
+    if entries:
+        raise Findings(entries)
 
 
 def _missing() -> dict[str, Any]:

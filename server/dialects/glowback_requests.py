@@ -12,6 +12,7 @@ from server.dialects.glowback_models import BacktestRequest, Findings, Optimizat
 
 SOURCES: Final = {"default": "store", "csv": "csv", "sample": "sample"}
 RESOLUTIONS: Final = {"day": "1d", "hour": "1h", "minute": "1m"}
+LARGEST: Final = 1e300  # of a spec's parameters
 SECONDS: Final = {"hour": 3_600, "minute": 60}
 CSV_FIELD: Final = "csv_data_path"
 
@@ -27,15 +28,14 @@ def spec_of(request: BacktestRequest, store: CandleStore, csv_root: Path | None,
     start, end = times.iso(request.start_date), times.iso(request.end_date)
     reversed_range = request.end_date < request.start_date
     plain = {key: storable(value) for key, value in request.strategy.params.items()
-             if isinstance(value, bool | int | float | str)}
+             if _plain(value)}
     options: dict[str, Any] = {
         "symbols": request.symbols, "resolution": request.resolution,
         **request.execution.model_dump(exclude_none=True), "figures": "glowback",
     }
     if reversed_range:
         options |= {"start": start, "end": end}
-    if any(value is not None and not isinstance(value, bool | int | float | str)
-           for value in request.strategy.params.values()):
+    if any(value is not None and not _plain(value) for value in request.strategy.params.values()):
         options["strategy_params"] = storable(request.strategy.params)
     if csv_root is not None and folder is not None:
         options["csv_root"] = str(csv_root.resolve())
@@ -45,6 +45,11 @@ def spec_of(request: BacktestRequest, store: CandleStore, csv_root: Path | None,
         end=None if reversed_range else end, cash=request.initial_capital, currency=request.currency,
         direction="both", data_mode=request.data_quality_mode, fill_model="glowback", fill_options=options,  # type: ignore[arg-type]
         source=SOURCES[request.data_source], source_path=None if folder is None else str(folder))  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> bool:
+    """Whether a strategy's parameter can stand among a spec's own; others travel in its options."""
+    return isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= LARGEST)
 
 
 def storable(value: Any) -> Any:

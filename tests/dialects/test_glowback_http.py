@@ -359,3 +359,52 @@ async def test_a_backtest_can_be_cancelled_and_deleted(client: httpx.AsyncClient
     assert (await client.get(f"/v1/backtests/{id}/results")).status_code == 409
     assert (await client.delete(f"/v1/backtests/{id}")).status_code == 204
     assert (await client.get(f"/v1/backtests/{id}")).status_code == 404
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", '[1, {"inner": NaN}]'])
+async def test_strategy_parameters_must_be_finite(client: httpx.AsyncClient, number: str) -> None:
+    body = '{"symbols": ["AAPL"], "start_date": 0, "end_date": 1, "strategy": {"params": {"window": NUMBER}}}'
+    body = body.replace("NUMBER", number)
+    [found] = await findings(client, content=body, headers={"Content-Type": "application/json"})
+    assert (found["type"], found["loc"]) == ("finite_number", ["body", "strategy", "params", "window"])
+    search = ('{"name": "n", "search_space": {"parameters": [{"name": "a", "kind": "choice", "values": [1]}]}, '
+              '"base_backtest": BASE}').replace("BASE", body)
+    answer = await client.post("/v1/optimizations", content=search, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["details"][0]["loc"] == ["body", "base_backtest", "strategy", "params", "window"]
+
+
+@pytest.mark.parametrize("number", [1e308, -1e308, 10**30, 1.5e-320])
+async def test_absurd_but_finite_strategy_parameters_are_accepted(client: httpx.AsyncClient, number: float) -> None:
+    answer = await client.post("/v1/backtests", json={**GOOD, "strategy": {"params": {"window": number}}})
+    assert answer.status_code == 201, answer.text
+
+
+async def test_a_latency_too_long_for_64_bits_is_refused_by_name(client: httpx.AsyncClient) -> None:
+    for latency, kind in ((2**63, "less_than"), (-2**63 - 1, "greater_than_equal")):
+        [found] = await findings(client, {"execution": {"latency_ms": latency}})
+        assert (found["type"], found["loc"]) == (kind, ["body", "execution", "latency_ms"])
+
+
+async def test_half_a_character_is_refused_where_it_stands(client: httpx.AsyncClient) -> None:
+    body = '{"symbols": ["A", "\\ud800"], "start_date": 0, "end_date": 1, "strategy": {"params": {"a": ["\\uDFFF"]}}}'
+    found = await findings(client, content=body, headers={"Content-Type": "application/json"})
+    assert [(each["type"], each["loc"]) for each in found] == [
+        ("string_unicode", ["body", "symbols", 1]), ("string_unicode", ["body", "strategy", "params", "a", 0])]
+    whole = '{"symbols": ["\\ud83d\\ude00"], "start_date": 0, "end_date": 1}'
+    answer = await client.post("/v1/backtests", content=whole, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
+
+
+async def test_a_query_that_is_no_text_is_named_as_query(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/backtests?limit=%00")
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "limit"])
+
+
+@pytest.mark.parametrize(("given", "echoed"), [("my request, 1", True), ("x" * 129, False), ("caf\xe9", False)])
+async def test_a_request_id_is_echoed_or_replaced_by_a_uuid(client: httpx.AsyncClient, given: str,
+                                                           echoed: bool) -> None:
+    answer = await client.get("/v1/backtests/x", headers={"X-Request-ID": given.encode("latin-1")})
+    found = answer.headers["X-Request-ID"]
+    assert answer.json()["request_id"] == found
+    assert (found == given) if echoed else (str(uuid.UUID(found)) == found)

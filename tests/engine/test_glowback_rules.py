@@ -10,7 +10,7 @@ from engine.errors import Invalid
 from engine.fills.glowback_clock import Bars, Simulation, Terms, simulate
 from engine.fills.glowback_ledger import Costs, Position, whole_bps
 from engine.fills.glowback_report import daily_returns, drawdowns, figures
-from engine.fills.glowback_strategies import CoveredCall, black_scholes_call, make, normal_cdf
+from engine.fills.glowback_strategies import CoveredCall, black_scholes_call, make, normal_cdf, read_parameters
 
 DAY = times.DAY
 
@@ -179,6 +179,18 @@ def test_the_clock_steps_days_from_the_start_and_knows_no_weekend() -> None:
 def test_negative_latency_is_refused() -> None:
     with pytest.raises(Invalid, match="latency_ms"):
         Terms(latency_ms=-1)
+
+
+@pytest.mark.parametrize("terms", [{"slippage_bps": 1e300}, {"commission_bps": -1e300}, {"commission_bps": 1e10}])
+def test_costs_beyond_all_measure_are_refused(terms: dict[str, float]) -> None:
+    with pytest.raises(Invalid, match=f"execution.{next(iter(terms))}"):
+        Terms(**terms)
+    held({"A": bars([10, 20, 40])}, terms=Terms(slippage_bps=-1e300, commission_bps=1e9))
+
+
+def test_a_period_beyond_whole_numbers_of_64_bits_never_trades() -> None:
+    assert read_parameters("rsi", {"lookback_period": 1e308})["lookback_period"] < 2**63
+    assert not held({"A": bars([10] * 5)}, strategy="rsi", params={"lookback_period": 1e30}).ledger.fills
 
 
 def test_figures_by_hand() -> None:
