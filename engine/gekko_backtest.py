@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from engine.gekko_ranges import read_range, require_candles, scan
 from engine.gekko_report import GekkoReport, performance
 from engine.gekko_settings import Settings, read_settings
 from engine.reporter import Reporter
-
-_FIRST: Final = {"CCI": "window", "tulip-macd": "slow", "talib-macd": "slow", "tulip-adx": "period"}
 
 
 def run(config: Mapping[str, Any], candles: Candles, reporter: Reporter | None = None) -> GekkoReport:
@@ -93,7 +91,7 @@ def simulate(settings: Settings, candles: Candles, *, watch: Mapping[str, Any], 
                         "low": batches.low, "close": batches.close, "vwp": batches.vwp, "volume": batches.volume,
                         "trades": _counts(batches.trades), "portfolioValue": worth},
         lines=said.indicators, fee=fee, fee_percent=settings.fee_percent, trail=settings.trail, shows=settings.shows,
-        first_values=tuple(_first(settings, kind, place) for _, kind, place, _ in settings.shows),
+        first_values=tuple(settings.silent(kind) for _, kind, _, _ in settings.shows),
         exported=settings.exported)
 
 
@@ -140,15 +138,3 @@ def _first_balance(settings: Settings, candles: Candles, trading: gekko_trader.T
         return first
     later = trading.value[begin:][trading.value[begin:] != 0]
     return float(later[0]) if len(later) else 0.0
-
-
-def _first(settings: Settings, kind: str, place: int) -> int:
-    """How many of the strategy's candles pass before an indicator has a value."""
-    params = settings.params
-    if kind == "lazy":
-        return int(params["window"]) - 1
-    if kind == "native":
-        slow = int(params["slow"])
-        return slow - 1 if settings.method != "talib-macd" else \
-            max(slow, int(params["fast"])) + int(params["signal"]) - 2
-    return 2 * int(params["period"]) - 2 if kind == "single" else 0

@@ -116,6 +116,17 @@ class Settings:
         """The strategy's candle (counted from 0) on which it is asked first; None: never."""
         return None if self.history >= NEVER else max(1, math.ceil(self.history)) - 1
 
+    def silent(self, kind: str) -> int:
+        """How many of the strategy's candles pass before an indicator shown as this kind has a value."""
+        params = self.params
+        if kind == "lazy":
+            return int(params["window"]) - 1
+        if kind == "native":
+            slow = int(params["slow"])
+            return slow - 1 if self.method != "talib-macd" else \
+                max(slow, int(params["fast"])) + int(params["signal"]) - 2
+        return 2 * int(params["period"]) - 2 if kind == "single" else 0
+
     def size(self, candles: int) -> int:
         """Candles in one of the strategy's, or more than there are. Any number of minutes is a size for Gekko: it makes
         a candle whenever the count divides without remainder."""
