@@ -47,6 +47,11 @@ class Filters:
     text: str = ""
     metrics: Mapping[str, tuple[float | None, float | None]] | None = None
 
+    @property
+    def scans(self) -> bool:
+        """Whether every run has to be looked at, because no index knows what is asked for."""
+        return bool(self.market or self.tag or self.text or self.metrics)
+
     def where(self) -> list[ColumnElement[bool]]:
         """The conditions; raises `Invalid` naming the filter that makes no sense."""
         found: list[ColumnElement[bool]] = []
@@ -83,8 +88,9 @@ def _metric(key: str) -> ColumnElement[Any]:
 
 
 def page_query(filters: Filters, sort: str, descending: bool, limit: int,
-               cursor: str | None) -> tuple[Select[Any], Select[Any]]:
-    """(query of one page with one row more than `limit`, query of the total). Rows end in their sort value.
+               cursor: str | None) -> tuple[Select[Any], Select[Any] | None]:
+    """(query of one page with one row more than `limit`, query of the total). Rows end in their sort value and, when
+    there is no query of the total because one scan finds both, the total.
 
     The order is total: by the sort value (rows without one come last), then by id. A cursor holds the last row's
     position, not an offset, so a page neither repeats nor skips a run when others arrive meanwhile.
@@ -103,10 +109,16 @@ def page_query(filters: Filters, sort: str, descending: bool, limit: int,
             beyond = value < after if descending else value > after
             missing = value.is_(None) if sort not in ("created_at", "name", "state", "kind") else false()
             query = query.where(or_(beyond, and_(value == after, later), missing))
-    order = [value.desc() if descending else value.asc(), runs.c.id.desc() if descending else runs.c.id.asc()]
-    if sort != "created_at":
-        order.insert(0, value.is_(None).asc())
-    return query.order_by(*order).limit(limit + 1), select(func.count()).select_from(runs).where(*where)
+    first = value.desc() if descending else value.asc()
+    order = [first if sort == "created_at" else first.nulls_last(), runs.c.id.desc() if descending else runs.c.id.asc()]
+    query = query.order_by(*order).limit(limit + 1)
+    if filters.scans and after_id is None:  # sorted and counted by what is small, then filled in
+        place = func.row_number().over(order_by=order).label("place")
+        found = select(runs.c.id, value.label("sort_value"), func.count().over().label("total"), place).where(
+            *where).order_by(place).limit(limit + 1).subquery()
+        return select(*COLUMNS, found.c.sort_value, found.c.total).join(
+            found, found.c.id == runs.c.id).order_by(found.c.place), None
+    return query, select(func.count()).select_from(runs).where(*where)
 
 
 def write_cursor(row: Any, sort: str, descending: bool) -> str:

@@ -180,8 +180,8 @@ class Runs:
         def work(connection: Connection) -> Page:
             rows = connection.execute(query).all()
             more = write_cursor(rows[limit - 1], sort, descending) if len(rows) > limit else None
-            return Page(items=tuple(run_of(row) for row in rows[:limit]), next_cursor=more,
-                        total=connection.execute(total).scalar_one())
+            count = connection.execute(total).scalar_one() if total is not None else rows[0].total if rows else 0
+            return Page(items=tuple(run_of(row) for row in rows[:limit]), next_cursor=more, total=count)
 
         return await self._db.read(work)
 
