@@ -263,14 +263,16 @@ def routes(services: Services) -> list[Route]:
 
     def route(method: str, path: str, handler: type[Any], scope: str, summary: str, answer: Answer,
               **rest: Any) -> Route:
-        body: dict[str, Any] = {"request": _CONFIG, "errors": (400, 413, 422), "max_body": MOST_BODY} \
+        body: dict[str, Any] = {"request": _CONFIG, "errors": (422,), "max_body": MOST_BODY} \
             if method == "POST" else {}
+        answers = {status: Answer(doc=text, content=("text/plain",)) for status, text in TEXTS.items()}
         return Route(methods=method, path=path, handler=handler, auth=scope, summary=summary, tag=NAME, options=more,
-                     answers={200: answer}, **body, **rest)
+                     answers={200: answer, **answers}, **body, **rest)
 
     socket: dict[str, Any] = {"handler": SocketHandler, "auth": "read", "tag": NAME, "websocket": True, "upgrade": True,
-              "summary": "Updates over WebSocket", "options": more,
-              "answers": {101: Answer(doc="the connection is kept alive; nothing is sent yet")}}
+              "summary": "Updates over WebSocket, here or at `/`", "options": more,
+              "answers": {101: Answer(doc="the connection is kept alive; nothing is sent yet"),
+                          404: Answer(doc="without the upgrade", content=("text/plain",))}}
     return [
         route("GET", "/api/info", InfoHandler, "read", "The Gekko that is spoken here",
               Answer(doc="its version", model=_object(version=_TEXT))),
@@ -292,7 +294,7 @@ def routes(services: Services) -> list[Route]:
               Answer(doc="market, tradingAdvisor, strategyParameters, performanceReport and the lists that "
                          "backtestResultExporter.data asks for", model={"type": "object"}),
               description="A body is a configuration of Gekko; `backtestResultExporter.enabled` must be true."),
-        Route(methods="GET", path="/", **socket),
+        Route(methods="GET", path="/", hidden=True, **socket),  # to others this address is a page
         Route(methods="GET", path="/api", **socket),
         *(Route(methods=("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"), path=path, handler=UnknownHandler,
                 auth=None, summary="Nothing", tag=NAME, hidden=True, unmetered=True)

@@ -133,6 +133,6 @@ async def test_every_route_is_documented(server: Any) -> None:
         paths = (await client.get("/openapi.json")).json()["paths"]
     for path, verb in (("/api/info", "get"), ("/api/strategies", "get"), ("/api/configPart/{part}", "get"),
                        ("/api/scan", "post"), ("/api/scansets", "post"), ("/api/getCandles", "post"),
-                       ("/api/backtest", "post"), ("/api", "get"), ("/", "get")):
+                       ("/api/backtest", "post"), ("/api", "get")):
         assert verb in paths[path], path
     assert not any(rest in path for path in paths for rest in ("{rest}", "startGekko"))
