@@ -7,6 +7,10 @@ page is a short notice that loads itself anew.
 import argparse
 import asyncio
 import logging
+import os
+import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +21,7 @@ from tornado.httputil import HTTPServerRequest
 from engine.errors import Unauthenticated, WorkbenchError
 from workbench.client import AsyncClient
 from workbench.page_server import Pages
+from workbench.server_process import PARENT
 
 T = TypeVar("T")
 log = logging.getLogger("workbench.pages")
@@ -34,7 +39,21 @@ def run_server(arguments: argparse.Namespace) -> int:
     from server.app import run
     from server.config import Config
 
-    return run(Config.from_arguments(arguments), extra)
+    config = Config.from_arguments(arguments)
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdecimal():
+        _end_with(int(parent))
+    return run(config, extra)
+
+
+def _end_with(parent: int) -> None:
+    """Stop this server, as a signal would, when the process that started it is gone: killed processes say no word."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 async def extra(server: Any) -> None:
@@ -81,10 +100,10 @@ def pages_of(server: Any) -> Pages:
 
 
 async def _demo(server: Any) -> None:
-    from workbench.demo import demo_run, load_candles
+    from workbench.demo import demo_run, load_aside
 
     try:
-        await asyncio.to_thread(load_candles, server.config.data_dir)
+        await load_aside(server.config.data_dir)
         async with AsyncClient(server.local_url, server.services.admin_token) as client:
             run_id = await demo_run(client)
     except WorkbenchError as error:

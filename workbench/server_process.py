@@ -10,8 +10,12 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from engine.errors import Unavailable
+
+PARENT: Final = "WORKBENCH_PARENT"
+"""Environment variable that names the process with which a server ends."""
 
 
 class ServerProcess:
@@ -38,7 +42,7 @@ class ServerProcess:
         # In a session of its own, so that an interrupt of the notebook or the terminal cancels a run, not the server.
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1, start_new_session=True,
-            env={**os.environ, "WORKBENCH_TOKEN": self.token})
+            env={**os.environ, "WORKBENCH_TOKEN": self.token, PARENT: str(os.getpid())})
         told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, args=(told, demo), daemon=True,
                                         name="workbench-server-output")
