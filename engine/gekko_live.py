@@ -24,14 +24,17 @@ Event = tuple[str, Any]
 
 
 class PaperGekko:
-    """A strategy on live candles, with paper trading and figures. Feed `push` with minutes in order of time."""
+    """A strategy on live candles, with paper trading and figures. Feed `push` with minutes in order of time.
 
-    def __init__(self, settings: Settings) -> None:
+    `started` (seconds) is when a live instance was started: candles of the strategy that began more than a candle
+    before that only warm up, they never trade. A backtest has none. An instance is brought back by feeding the same
+    minutes to a new one with the same `started`.
+    """
+
+    def __init__(self, settings: Settings, started: int | None = None) -> None:
         self._settings = settings
-        self._stepper = Stepper(settings.strategy)
-        self._stepper.params = dict(settings.params)  # may lie outside the bounds, as Gekko allows
-        self._stepper._vector = settings.strategy.vector(settings.params)
-        self._stepper._state = np.zeros(settings.strategy.state_size(settings.params, 1))
+        self._stepper = Stepper(settings.strategy, settings.params, resolved=True)
+        self._from = -math.inf if started is None else started - settings.candle_size * 60
         self._small: list[Mapping[str, float]] = []
         self._warm = False
         self._direction = 0.0
@@ -55,15 +58,15 @@ class PaperGekko:
         self._trader: deque[Event] = deque()
         self._analyzer: deque[Event] = deque()
 
-    def push(self, minute: Mapping[str, float], *, may_trade: bool = True) -> list[Event]:
+    def push(self, minute: Mapping[str, float]) -> list[Event]:
         """The events of one minute: `start` (seconds), open, high, low, close, vwp, volume, trades.
 
-        With `may_trade` off the minute only warms up (history that was there before the instance started).
+        Raises `Invalid` for a minute that was already there.
         """
         if minute["start"] <= self._now - 60 and self._now:
             raise Invalid("this minute was already there", field="start", remedy="feed minutes in order of time")
         self._now = int(minute["start"]) + 60
-        self._advise(minute, may_trade)
+        self._advise(minute)
         self._watch(minute["close"])
         self._analyze(minute["close"])
         said: list[Event] = []
@@ -78,7 +81,7 @@ class PaperGekko:
         """What a backtest says after its last candle: the performance report, when there were trades."""
         return [("performanceReport", self.report())] if self._trades and self._settings.analyzing else []
 
-    def _advise(self, minute: Mapping[str, float], may_trade: bool) -> None:
+    def _advise(self, minute: Mapping[str, float]) -> None:
         self._small.append(minute)
         if len(self._small) < self._settings.size(len(self._small)):
             return
@@ -89,7 +92,7 @@ class PaperGekko:
         advice, lines = self._stepper.push(figures)
         self._age += 1
         warm = self._settings.warm
-        if not self._warm and warm is not None and self._age > warm and may_trade:
+        if not self._warm and warm is not None and self._age > warm and candle["start"] >= self._from:
             self._warm = True
             self._adviser.append(("stratWarmupCompleted", {"start": candle["start"]}))
         said = float(advice[0])

@@ -13,14 +13,15 @@ class Stepper:
     """A strategy's memory and the way to give it the next bar.
 
     `n` is the number of symbols that a portfolio strategy sees; a market strategy takes 1. Raises `Invalid` for
-    parameters that do not fit.
+    parameters that do not fit, unless they come `resolved`: then they are complete and taken as they are.
     """
 
-    def __init__(self, strategy: Strategy, params: Mapping[str, ParameterValue] | None = None, n: int = 1) -> None:
+    def __init__(self, strategy: Strategy, params: Mapping[str, ParameterValue] | None = None, n: int = 1, *,
+                 resolved: bool = False) -> None:
         if strategy.scope == "market" and n != 1:
             raise Invalid("a market strategy sees one market", field="n", remedy="make one Stepper for each market")
         self.strategy = strategy
-        self.params = strategy.resolve(params or {})
+        self.params = dict(params or {}) if resolved else strategy.resolve(params or {})
         self._n = n
         self._vector = strategy.vector(self.params)
         self._state = np.zeros(strategy.state_size(self.params, n))

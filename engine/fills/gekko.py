@@ -29,6 +29,7 @@ from engine.candles import Candles
 from engine.errors import Invalid
 from engine.fills.gekko_terms import read
 from engine.gekko_backtest import cut, simulate
+from engine.gekko_ranges import read_range
 from engine.gekko_report import GekkoReport
 from engine.gekko_settings import Settings
 from engine.model import Market
@@ -64,7 +65,11 @@ def _load(spec: BacktestSpec, store: CandleStore, settings: Settings) -> tuple[C
     market = Market.parse(spec.markets[0])
     config = spec.fill_options.get("config")
     if config:
-        candles = cut(config, settings, store.read(market, 60))
+        backtest = config.get("backtest")
+        daterange = backtest.get("daterange", "scan") if isinstance(backtest, Mapping) else "scan"
+        first, last = (None, None) if daterange == "scan" else (
+            second * times.SECOND for second in read_range(daterange))
+        candles = cut(config, settings, store.read(market, 60, first, last))
     else:
         candles = store.read(market, spec.resolution_seconds, spec.start_micros, spec.end_micros)
     if not len(candles):

@@ -66,11 +66,12 @@ def test_what_was_before_the_start_only_warms_up():
     case = cases()["MACD-60-10"]
     settings = read_settings(case["request"])
     market = candles("rw60d").take(slice(0, 6000))
-    gekko = PaperGekko(settings)
-    said = [(minute["start"], event) for minute in rows_of(market)
-            for event in gekko.push(minute, may_trade=minute["start"] >= 1_514_764_800 + 3000 * 60)]
+    gekko = PaperGekko(settings, started=1_514_764_800 + 3030 * 60)
+    said = [(minute["start"], event) for minute in rows_of(market) for event in gekko.push(minute)]
     warmed = [start for start, (kind, _) in said if kind == "stratWarmupCompleted"]
-    assert warmed == [1_514_764_800 + 3059 * 60]
+    assert warmed == [1_514_764_800 + 3059 * 60]  # the candle from minute 3000, which is no older than one candle
+    again = PaperGekko(settings, started=1_514_764_800 + 3030 * 60)
+    assert [event for minute in rows_of(market) for event in again.push(minute)] == [event for _, event in said]
     assert all(start >= warmed[0] for start, (kind, _) in said if kind in ("advice", "tradeCompleted"))
     assert any(kind == "tradeCompleted" for _, (kind, _) in said)
 
