@@ -22,6 +22,7 @@ _EXTRA: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _EARLIEST: Final = -70 * 366 * times.DAY  # no candle is older than about 1900 or younger than about 2200:
 _LATEST: Final = 230 * 366 * times.DAY  # beyond that the unit of the times was misread
 _MOST_PROBLEMS: Final = 20
+_PIECE: Final = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,11 +150,12 @@ class Candles:
         columns = self.columns()
         for name in ("time", *FIELDS, *sorted(self.extra)):
             kind = "<i8" if name == "time" else "<f8"
-            column = columns[name].astype(kind, copy=False)
-            if name != "time":
-                column = column + 0.0  # minus zero is zero
             digest.update(f" {name} ".encode())
-            digest.update(np.ascontiguousarray(column).data)
+            for first in range(0, len(self), _PIECE):  # copies of whole columns would be hundreds of megabytes
+                piece = columns[name][first : first + _PIECE].astype(kind, copy=False)
+                if name != "time":
+                    piece = piece + 0.0  # minus zero is zero
+                digest.update(np.ascontiguousarray(piece).data)
         return digest.hexdigest()
 
     def quality(self) -> "Quality":

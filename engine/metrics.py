@@ -115,7 +115,7 @@ def daily_values(time: np.ndarray, value: np.ndarray, periods: Periods) -> np.nd
     """The values that returns are made of, shape (periods in the range,): see the module's text."""
     if periods.by_bar or not len(time):
         return value
-    last = _day_ends(time)
+    last = day_ends(time)
     days = time[last] // times.DAY
     if not periods.every_day or days[-1] - days[0] + 1 == len(days):
         return value[last]
@@ -123,9 +123,10 @@ def daily_values(time: np.ndarray, value: np.ndarray, periods: Periods) -> np.nd
     return value[last[np.searchsorted(days, grid, side="right") - 1]]
 
 
-def _day_ends(time: np.ndarray) -> np.ndarray:
-    day = time // times.DAY
-    return np.append(np.flatnonzero(day[1:] != day[:-1]), len(day) - 1)
+def day_ends(time: np.ndarray) -> np.ndarray:
+    """The position of each UTC day's last bar, from ascending times of at least one bar."""
+    days = np.arange(time[0] // times.DAY, time[-1] // times.DAY + 1)
+    return np.unique(np.searchsorted(time, (days + 1) * times.DAY) - 1)
 
 
 def compute(*, equity: Columns, fills: Columns, roundtrips: Columns, cash: float,
@@ -228,10 +229,11 @@ def _percentile(ordered: np.ndarray, q: float) -> float:
 
 
 def _drawdowns(time: np.ndarray, value: np.ndarray, cash: float) -> dict[str, float | None]:
-    peak = np.maximum.accumulate(np.maximum(value, cash))
-    under = value < peak * (1.0 - 1e-12)
-    np.divide(value, peak, out=peak)
-    deepest = min(float(peak.min()) - 1.0, 0.0)
+    share = np.maximum(value, cash)  # one column of memory, for long runs have millions of rows
+    np.maximum.accumulate(share, out=share)
+    np.divide(value, share, out=share)
+    under = share < 1.0 - 1e-12
+    deepest = min(float(share.min()) - 1.0, 0.0)
     if deepest > -1e-12:
         return {"max_drawdown": 0.0, "max_drawdown_days": 0.0, "time_under_water": 0.0}
     # A spell runs from the last bar at the peak to the bar that reaches it again (or the last bar).

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numba import float64, int64, types
 
-from engine import metrics, provenance, times
+from engine import metrics, provenance
 from engine.advice import merged_time
 from engine.candles import Candles
 from engine.compiled import kernel
@@ -195,9 +195,7 @@ def _vectorbt(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[
     if closes.size <= WHOLE:
         rows, bar, kept = None, book.bar, closes
     else:
-        day = merged // times.DAY
-        ends = np.append(np.flatnonzero(day[1:] != day[:-1]), len(day) - 1)
-        rows = np.unique(np.concatenate((book.bar, ends)))
+        rows = np.unique(np.concatenate((book.bar, metrics.day_ends(merged))))
         bar, kept = np.searchsorted(rows, book.bar), closes[rows]
     made = portfolio(merged if rows is None else merged[rows], kept, bar, book.column, book.change, book.price,
                      book.fee, spec.cash)
