@@ -42,9 +42,8 @@ class Empty(tornado.web.RequestHandler):
 async def main(folder: str, database: str) -> None:
     logs.configure("warning", "json")
     app.DIALECTS = (*app.DIALECTS, Dialect)  # type: ignore[misc]
-    server = app.Server(Config(port=0, data_dir=Path(folder), database_url=database, token=TOKEN, rate_limit=0,
-                               scheduler="tcp://127.0.0.1:1"))
-    await server.start()
+    server = app.Server(Config(port=0, data_dir=Path(folder), database_url=database, token=TOKEN, rate_limit=0))
+    await server.start(compute=False)
     empty = tornado.web.Application([("/", Empty)], log_function=lambda handler: None).listen(0, "127.0.0.1")
     port = next(iter(empty._sockets.values())).getsockname()[1]
     print(server.port, port, flush=True)
