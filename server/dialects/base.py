@@ -149,7 +149,8 @@ class BaseHandler(Guarded):
                 return await self.off_loop(orjson.loads, self._body)
             return orjson.loads(self._body)
         except orjson.JSONDecodeError as error:
-            remedy = "NaN and Infinity are not JSON, use null" if re.search(rb"NaN|Infinity", self._body) else ""
+            remedy = "NaN and Infinity are not JSON, use null" if re.search(
+                rb"NaN|Infinity", self._body) else "send valid JSON"
             raise Malformed(f"the body is not JSON: {error}", remedy=remedy) from None
 
     async def read_model(self, model: type[M]) -> M:

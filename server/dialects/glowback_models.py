@@ -160,6 +160,9 @@ class ParameterRange(Model):
             return self
         if self.low is None or self.high is None or self.low > self.high:
             raise ValueError(f"parameter {self.name!r} needs low and high, low not above high")
+        most = 2**53 if self.kind == "int_range" else 1e300
+        if self.low < -most or self.high > most:
+            raise ValueError(f"parameter {self.name!r} needs low and high within {most:g} of 0")
         if self.kind == "log_uniform" and self.low <= 0:
             raise ValueError(f"parameter {self.name!r} needs a low above 0")
         if self.kind == "int_range" and -(-self.low // 1) > self.high // 1:

@@ -408,3 +408,14 @@ async def test_a_request_id_is_echoed_or_replaced_by_a_uuid(client: httpx.AsyncC
     found = answer.headers["X-Request-ID"]
     assert answer.json()["request_id"] == found
     assert (found == given) if echoed else (str(uuid.UUID(found)) == found)
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("int_range", 0, 1e308), ("int_range", -2.0**54, 0),
+                                                   ("float_range", -1e308, 1), ("log_uniform", 1, 1e301)])
+async def test_a_search_over_numbers_beyond_use_is_refused(client: httpx.AsyncClient, kind: str, low: float,
+                                                          high: float) -> None:
+    space = {"parameters": [{"name": "a", "kind": kind, "low": low, "high": high}]}
+    answer = await client.post("/v1/optimizations", json={**SEARCH, "search_space": space})
+    assert answer.status_code == 422, answer.text
+    [found] = answer.json()["error"]["details"]
+    assert found["loc"] == ["body", "search_space", "parameters", 0] and "within" in found["msg"]

@@ -200,7 +200,7 @@ async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged(client: httpx.Asy
 
 
 @pytest.mark.parametrize(("body", "hint"), [
-    (b"{", ""), (b"", "send JSON"), (b'{"a": NaN}', "null"), (b"[Infinity]", "null"), (b"\xff\xfe", ""),
+    (b"{", "send valid JSON"), (b"", "send JSON"), (b'{"a": NaN}', "null"), (b"[Infinity]", "null"), (b"\xff\xfe", ""),
     (b"[" * 5000 + b"]" * 5000, ""), (b'{"a": 1e999}', ""), (b"{'a': 1}", ""), (b"[1,]", ""), (b"\x00", ""),
 ])
 async def test_what_is_not_json_is_refused(client: httpx.AsyncClient, body: bytes, hint: str) -> None:
