@@ -161,9 +161,11 @@ def _walk_ledger(closes, bar, column, change, price, fee, start, cash, net, gros
 
 def ledger(rows: int, closes: np.ndarray, book: Book, start: float) -> tuple[np.ndarray, ...]:
     """Cash, net and gross value (T,) and quantities (T, n) at every close. Net and gross are one array if equal."""
-    cash, net, gross, quantity = np.empty(rows), np.empty(rows), np.empty(rows), np.empty(closes.shape)
+    cash, net, quantity = np.empty(rows), np.empty(rows), np.empty(closes.shape)
+    short = any((np.cumsum(book.change[book.column == s]) < 0).any() for s in range(closes.shape[1]))
+    gross = np.empty(rows) if short else net
     _walk_ledger(closes, book.bar, book.column, book.change, book.price, book.fee, start, cash, net, gross, quantity)
-    return cash, net, (net if np.array_equal(net, gross) else gross), quantity
+    return cash, net, (net if gross is net or np.array_equal(net, gross) else gross), quantity
 
 
 def portfolio(merged: np.ndarray, closes: np.ndarray, bar: np.ndarray, column: np.ndarray, change: np.ndarray,
@@ -289,8 +291,8 @@ def holding(spec: BacktestSpec, closes: np.ndarray, merged: np.ndarray, candles:
     if benchmark is not None:
         close = benchmark.close[np.maximum(np.searchsorted(benchmark.time, merged, side="right") - 1, 0)]
         return spec.cash * close / close[0]
-    curve = np.zeros(len(merged))
-    for s in range(len(candles)):
+    curve = closes[:, 0] / closes[0, 0]
+    for s in range(1, len(candles)):
         curve += closes[:, s] / closes[0, s]  # before its first bar a market stands at its first close
     curve *= spec.cash / len(candles)
     return curve
