@@ -30,7 +30,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from engine import times
-from engine.candle_parquet import Footer, WriteReport, concatenate, encode, load, merge, partition, read_footer
+from engine.candle_parquet import (
+    Footer,
+    WriteReport,
+    concatenate,
+    encode,
+    load,
+    load_time,
+    merge,
+    partition,
+    read_footer,
+)
 from engine.candles import Candles, bucket_start
 from engine.errors import Invalid, NotFound, Unavailable, WorkbenchError
 from engine.model import Market
@@ -173,6 +183,22 @@ class CandleStore:
         if not len(candles):
             raise self._nothing(market, stored, start, end)
         return candles.resample(resolution)
+
+    def time(self, market: Market, resolution: int) -> np.ndarray:
+        """When the bars that are stored at this resolution open (int64 microseconds), without reading their prices.
+
+        Raises `NotFound` when there are none.
+        """
+        for attempt in (1, 2):
+            try:
+                parts = [load_time(Path(path)) for path in self._files(market, resolution)]
+                break
+            except FileNotFoundError:  # deleted under our hands: look again
+                if attempt == 2:
+                    parts = []
+        if not parts:
+            raise self._unknown(market.key, self.markets(), "market")
+        return np.concatenate(parts)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 

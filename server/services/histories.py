@@ -101,7 +101,8 @@ class Histories:
         first, last = there.first // times.SECOND, there.last // times.SECOND
         if there.resolution == MINUTE and there.rows == (last - first) // MINUTE + 1:
             return History(market=market, ranges=((first, last),), whole=True)
-        seconds = self._store.read(market, MINUTE).time // times.SECOND
+        seconds = (self._store.time(market, MINUTE) if there.resolution == MINUTE
+                   else self._store.read(market, MINUTE).time) // times.SECOND
         whole = len(seconds) == (int(seconds[-1]) - int(seconds[0])) // MINUTE + 1
         return History(market=market, ranges=tuple(scan(seconds)), whole=whole)
 
