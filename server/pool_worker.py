@@ -5,11 +5,15 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engine import worker as work
 
 __all__ = ["note_cancelled", "read_probe", "run_task", "set_up"]
+
+
+NICENESS: Final = 10
+"""How far workers stand back where processors are short: answers and streams must not wait for backtests."""
 
 
 class _State:
@@ -22,6 +26,8 @@ class _State:
 async def set_up(plugin: Any, worker: Any) -> None:
     """Warm the process up before it takes its first task."""
     worker.workbench = _State()
+    if worker.nanny:  # then this process is all its own
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     work.keep_compiled(plugin.compiled)
     try:
         await asyncio.to_thread(plugin.warm_up)
