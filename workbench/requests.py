@@ -97,8 +97,11 @@ def sweep_body(strategy: str, market: Markets | None = None, *, markets: Markets
                seed: int | None = None, name: str = "", **words: Any) -> dict[str, Any]:
     """The JSON of a sweep. Lists, ranges and arrays are swept; single values stay fixed.
 
-    `grid` names swept parameters whose names clash with other words. `direction` is "maximize" or "minimize".
+    `grid` names swept parameters whose names clash with other words. `direction` is "maximize" or "minimize"; what
+    positions are allowed (long, short, both) is meant by the same word and told apart by its value.
     """
+    if direction in ("long", "short", "both"):
+        words["direction"], direction = direction, None
     swept = {key: sweep_values(value) for key, value in (grid or {}).items()}
     fixed: dict[str, Any] = {}
     for key, value in words.items():

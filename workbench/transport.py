@@ -18,7 +18,7 @@ _BY_STATUS: Final[dict[int, type[errors.WorkbenchError]]] = {
     400: errors.Invalid, 401: errors.Unauthenticated, 403: errors.Forbidden, 404: errors.NotFound,
     409: errors.Conflict, 413: errors.TooLarge, 422: errors.Invalid, 429: errors.Busy, 503: errors.Unavailable,
 }
-_BY_CODE: Final = {kind.code: kind for kind in (*_BY_STATUS.values(), errors.Cancelled)}
+_BY_CODE: Final = {str(vars(kind)["code"]): kind for kind in (*_BY_STATUS.values(), errors.Cancelled)}
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Params = Mapping[str, Any]
@@ -141,8 +141,8 @@ class Transport:
             await client.aclose()
 
 
-def _query(params: Params | None) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+def _query(params: Params | None) -> httpx.QueryParams:
+    pairs: list[tuple[str, str | int | float | bool | None]] = []
     for name, value in (params or {}).items():
         if value is None or value == "":
             continue
@@ -152,7 +152,7 @@ def _query(params: Params | None) -> list[tuple[str, str]]:
             pairs.extend((name, str(entry)) for entry in value)
         else:
             pairs.append((name, str(value)))
-    return pairs
+    return httpx.QueryParams(pairs)
 
 
 def _pause(attempt: int, told: str | None) -> float:

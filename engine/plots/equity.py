@@ -1,5 +1,6 @@
 """The portfolio over time: value against the benchmark, underwater, exposure."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def window(prepared: analysis.Columns, start: int | None, end: int | None, point
     return {**part, "time": stamps(part["time"])}
 
 
-def equity(columns: analysis.Columns, style: Style, *, worst: list[dict[str, Any]] = (), log: bool = False,
+def equity(columns: analysis.Columns, style: Style, *, worst: Sequence[Mapping[str, Any]] = (), log: bool = False,
            height: int = 300, currency: str = "USD", benchmark: str = "Benchmark") -> hv.Overlay:
     """Portfolio value against the benchmark; `worst` drawdowns (see `analysis.drawdown_periods`) are shaded."""
     end = columns["time"][-1] if len(columns["time"]) else None

@@ -43,7 +43,8 @@ def draw(element: Any, style: Style, *, visible: bool = True) -> Drawing:
 
 def link(figures: Sequence[Any], *, crosshair: str | None = None) -> None:
     """Give stacked figures one x-range, one visible toolbar and, with a colour, one vertical crosshair."""
-    from bokeh.models import CrosshairTool, Span
+    from bokeh.models import CrosshairTool
+    from bokeh.models.annotations import Span
 
     if not figures:
         return

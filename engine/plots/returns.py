@@ -1,7 +1,7 @@
 """Returns: monthly heatmap, years, distribution against the normal, rolling figures."""
 
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -114,9 +114,9 @@ def _ticks_when_crowded(count: int):
     return hook
 
 
-def _zero_line(style: Style, dimension: str = "width"):
-    def hook(plot, element) -> None:
-        from bokeh.models import Span
+def _zero_line(style: Style, dimension: Literal["width", "height"] = "width") -> Any:
+    def hook(plot: Any, element: Any) -> None:
+        from bokeh.models.annotations import Span
 
         figure = plot.handles["plot"]
         if not figure.select({"name": "zero"}):
@@ -238,7 +238,7 @@ def rolling(
 
 def _level(at: float, style: Style):
     def hook(plot, element) -> None:
-        from bokeh.models import Span
+        from bokeh.models.annotations import Span
 
         plot.handles["plot"].add_layout(
             Span(location=at, dimension="width", line_color=style.neutral, line_width=1, level="underlay")

@@ -5,7 +5,7 @@ notebook and in an exported file.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -128,7 +128,8 @@ def stamps(time: np.ndarray) -> np.ndarray:
     return np.asarray(time, np.int64).astype("datetime64[us]").astype("datetime64[ms]")
 
 
-def hover(tooltips: list[tuple[str, str]], *, mode: str = "mouse", dates: tuple[str, ...] = (), **options: Any) -> Any:
+def hover(tooltips: list[tuple[str, str]], *, mode: Literal["mouse", "hline", "vline"] = "mouse",
+          dates: tuple[str, ...] = (), **options: Any) -> Any:
     """A hover tool; `dates` are the columns shown with a date format."""
     from bokeh.models import HoverTool
 

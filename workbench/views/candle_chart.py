@@ -91,7 +91,7 @@ class CandleChart:
         except (Invalid, NotFound):
             said = {}
         low, high = float(np.nanmin(candles["low"])), float(np.nanmax(candles["high"]))
-        panels = {}
+        panels: dict[str, str] = {}
         for name, values in self._indicators.items():
             if name in ("time", "symbol") or not len(values):
                 continue

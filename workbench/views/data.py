@@ -48,7 +48,7 @@ class LocalRun:
         """See `RunData.table`. Raises `NotFound` for an unknown table or candles that are not at hand."""
         if name == "candles":
             key = symbol or next(iter(self._candles), None)
-            if key not in self._candles:
+            if key is None or key not in self._candles:
                 raise NotFound(f"there are no candles of {key} with this result", field="symbol")
             part = analysis.between(self._candles[key], start, end)
             return analysis.aggregate_candles(part, points) if points else part

@@ -26,7 +26,7 @@ async def beside(data: RunData | None, work: Callable[P, T], *given: P.args, **n
     """
     if data is not None and not waits(data):
         return drawn(work, *given, **named)
-    return await asyncio.to_thread(drawn, work, *given, **named)
+    return await asyncio.to_thread(lambda: drawn(work, *given, **named))
 
 
 def at_once(build: Callable[..., Any], *given: Any) -> Callable[[], Any]:

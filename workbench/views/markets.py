@@ -16,7 +16,6 @@ TYPES: Final = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", 
                 "txt": "text/csv"}
 FROM_FILE: Final = "as in the file"
 LARGEST: Final = 64 * 2**20
-POINTS: Final = 1500
 
 
 def day(value: Any) -> str:
@@ -98,10 +97,19 @@ class Markets(PageView):
         known = [str(entry["resolution"]) for entry in self._items if entry["market"] == market]
         resolution = resolution or (known[0] if known else "1d")
         quality = await self.client.quality(market, resolution)
-        candles = await self.client.candles(market, resolution, points=POINTS)
+        from workbench.views.market_chart import MarketChart
+
+        picture = await MarketChart.make(self.client, market, resolution, self.look)
+        told = (f'<p class="muted">Candles from {day(quality["first"])} to {day(quality["last"])}, '
+                f'{int(quality.get("rows") or 0):,} bars. Scroll to zoom, drag to move.</p>'
+                if quality.get("first") is not None else "")
         remove = pn.widgets.Button(name="Delete this dataset", button_type="danger", width=160, margin=0)
         sure = pn.widgets.Button(name="Really delete it", button_type="danger", width=140, margin=0, visible=False)
-        remove.on_click(lambda _event: sure.param.update(visible=not sure.visible))
+
+        def ask(_event: Any) -> None:
+            sure.visible = not sure.visible
+
+        remove.on_click(ask)
 
         async def delete(_event: Any) -> None:
             if await self.guarded(self.client.delete_candles(market, resolution)):
@@ -111,8 +119,8 @@ class Markets(PageView):
         self._detail[:] = [
             pn.Column(markup(
                 f'<div class="head"><h2>{html.escape(market)} · bars of {html.escape(resolution)}</h2>'
-                f'<a class="button" href="/new?market={html.escape(market)}">Backtest on it</a></div>'),
-                pn.pane.Bokeh(chart(candles, self.look), sizing_mode="stretch_width", margin=0, theme=None),
+                f'<a class="button" href="/new?market={html.escape(market)}">Backtest on it</a></div>{told}'),
+                pn.pane.Bokeh(picture.model, sizing_mode="stretch_width", margin=0, theme=None),
                 sizing_mode="stretch_width", margin=0, styles=_CARD),
             pn.Column(markup(_quality(quality)), pn.FlexBox(remove, sure, gap="8px", margin=(10, 0, 0, 0)),
                       sizing_mode="stretch_width", margin=0, styles=_CARD)]
@@ -135,9 +143,9 @@ class Markets(PageView):
     @on_page
     async def _imported(self, _event: Any) -> None:
         for widget, field in ((self._exchange, "exchange"), (self._asset, "asset"), (self._currency, "currency")):
-            if not widget.value.strip():
+            if not (widget.value or "").strip():
                 raise Invalid("this is missing", field=field, remedy="say which market these candles are of")
-        market = Market(self._exchange.value.strip(), self._asset.value.strip(), self._currency.value.strip())
+        market = Market(*((widget.value or "").strip() for widget in (self._exchange, self._asset, self._currency)))
         (name, body), *_ = self._file.value.items()
         kind = name.rpartition(".")[2].lower()
         if kind not in TYPES:
@@ -190,18 +198,3 @@ def _quality(report: dict[str, Any]) -> str:
                  f'<th scope="col" class="num">Missing bars</th></tr></thead><tbody>{rows}</tbody></table></details>')
     return f'<h2>Quality</h2><dl class="facts">{listed}</dl>{table}'
 
-
-def chart(candles: dict[str, Any], look: Any) -> Any:
-    """A line of closes, zoomable."""
-    import numpy as np
-    from bokeh.models import HoverTool
-    from bokeh.plotting import figure
-
-    at = candles["time"].astype("datetime64[us]").astype("datetime64[ms]")
-    picture = figure(height=280, sizing_mode="stretch_width", x_axis_type="datetime", output_backend="canvas",
-                     tools="xpan,xwheel_zoom,xbox_zoom,reset", active_drag="xbox_zoom")
-    picture.line(at, np.asarray(candles["close"], float), color=look.strategy, line_width=1.6)
-    picture.add_tools(HoverTool(tooltips=[("", "@x{%F %H:%M}"), ("close", "@y{0,0.[0000]}")],
-                                formatters={"@x": "datetime"}, mode="vline"))
-    look.dress(picture)
-    return picture

@@ -144,8 +144,8 @@ class NewBacktest(PageView):
 
     def _layout(self) -> Any:
         def group(title: str, *names: str, least: int = 150) -> Any:
-            grid = pn.FlexBox(*(_cell(self._fields[name].view, least) for name in names), gap="10px 14px",
-                              sizing_mode="stretch_width", margin=0)
+            grid = pn.Column(*(self._fields[name].view for name in names), sizing_mode="stretch_width", margin=0,
+                             stylesheets=[_GRID.replace("LEAST", f"{least}px")])
             return pn.Column(markup(f"<h2>{title}</h2>"), grid, sizing_mode="stretch_width", margin=0, styles=_CARD)
 
         what = pn.Column(markup("<h2>Strategy</h2>"), self._fields["strategy"].view, self._about, self._parameter_box,
@@ -205,8 +205,9 @@ class NewBacktest(PageView):
         self._about.object = f'<p class="muted">{html.escape(str(entry.get("doc") or ""))}</p>'
         parameters: Sequence[Mapping[str, Any]] = entry.get("parameters") or ()
         self._parameters = {str(one["name"]): parameter_field(one) for one in parameters}
-        self._parameter_box[:] = [field.view for field in self._parameters.values()] or [
+        shown: list[Any] = [field.view for field in self._parameters.values()] or [
             markup('<p class="muted">This strategy has no parameters.</p>')]
+        self._parameter_box[:] = shown
         self._swept = {str(one["name"]): Field(f"parameters.{one['name']}", pn.widgets.TextInput(
             name=str(one["name"]), placeholder=f"fixed at the value above, or e.g. {_example(one)}",
             sizing_mode="stretch_width", margin=0)) for one in parameters if one.get("type") in ("int", "float")}
@@ -306,6 +307,11 @@ class NewBacktest(PageView):
         return f'<div class="error" role="alert"><b>{intro}</b>{"" if placed == count else explained(error)}</div>'
 
 
+_GRID: Final = """
+:host { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(min(LEAST, 100%), 1fr));
+  gap: 10px 14px; align-items: start; }
+:host > * { width: auto !important; min-width: 0; }
+"""
 _CARD: Final = {"background": "var(--wb-surface)", "border": "1px solid var(--wb-border)", "border-radius": "10px",
                 "padding": "14px 16px"}
 

@@ -18,6 +18,47 @@
     document.getElementById("wb-main").focus();
   });
 
+  // What Bokeh's widgets do not say of themselves to keyboards and screen readers. A walk in the order of the page
+  // gives every chart the heading above it as its name; parts come late, so the walk is repeated.
+  const describe = () => {
+    let heading = document.title.split(" · ")[0];
+    const walk = (root) => {
+      for (const element of root.querySelectorAll("*")) {
+        const kind = element.classList;
+        if (element.matches("h1, h2, h3, caption")) heading = element.textContent.trim();
+        else if (kind.contains("bk-Figure") && !element.hasAttribute("aria-label")) {
+          element.setAttribute("role", "figure");
+          element.setAttribute("aria-label", `Chart: ${heading}`);
+        } else if (kind.contains("bk-tab")) {
+          element.setAttribute("role", "tab");
+          element.setAttribute("aria-selected", String(kind.contains("bk-active")));
+          if (element.tabIndex !== 0) element.tabIndex = 0;
+          if (element.parentElement) element.parentElement.setAttribute("role", "tablist");
+        } else if (element.matches("input[type=checkbox]:not([aria-label])") && !(element.labels || []).length) {
+          const around = element.parentElement || element.getRootNode().host;
+          const words = ((around.innerText || around.textContent || element.getRootNode().textContent) || "").trim();
+          element.setAttribute("aria-label", words || (element.closest(".tabulator-row") ? "Choose this row" : "Choose all"));
+        } else if (kind.contains("bk-events") && !element.hasAttribute("aria-label")) {
+          element.setAttribute("aria-label", `Chart: ${heading}`);
+        } else if (element.tabIndex === 0 && !element.hasAttribute("aria-label") && element.title) {
+          element.setAttribute("aria-label", element.title);
+        }
+        if (element.shadowRoot) walk(element.shadowRoot);
+      }
+    };
+    walk(document.getElementById("wb-main"));
+  };
+  document.addEventListener("keydown", (event) => {
+    const target = event.composedPath()[0];
+    if (!(target instanceof HTMLElement) || !target.classList.contains("bk-tab")) return;
+    const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+    if (step && target[step]) target[step].focus();
+    else if (event.key !== "Enter" && event.key !== " ") return;
+    else target.click();
+    event.preventDefault();
+  });
+  setInterval(() => { if (!document.hidden) describe(); }, 1200);
+
   // When the socket is lost the page says so, waits until the server answers again, and loads itself anew.
   let waiting = false;
   const wait = () => {

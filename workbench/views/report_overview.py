@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 from bokeh.layouts import column
-from bokeh.models import CustomJS, RadioButtonGroup
+from bokeh.models import CustomJS
+from bokeh.models.widgets import RadioButtonGroup
 
 from engine import analysis
 from engine.plots import equity as pictures
@@ -43,7 +44,7 @@ class Overview:
     def _charts(self, cache: Cache, worst: list[dict[str, Any]], look: Style) -> Any:
         columns = self._columns(None, None)
         name = str(cache.spec.get("benchmark") or "Benchmark")
-        words = {"currency": cache.currency or "value", "benchmark": name, "worst": worst}
+        words: dict[str, Any] = {"currency": cache.currency or "value", "benchmark": name, "worst": worst}
         drawn = self._drawings = {"linear": draw(pictures.equity(columns, look, **words), look)}
         parts = [drawn["linear"].figure]
         if (self._full["value"] > 0).all():

@@ -103,7 +103,7 @@ class Inspector:
 
 def trade_grid(trips: analysis.Columns, look: Style) -> pn.widgets.Tabulator:
     """The trades, paged and sorted on the server side; a click chooses a row."""
-    from bokeh.models import DateFormatter, NumberFormatter
+    from bokeh.models.widgets.tables import DateFormatter, NumberFormatter
 
     frame = tables.trade_frame(trips)
     two, four = (

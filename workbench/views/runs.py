@@ -70,8 +70,7 @@ class Runs(PageView):
         self._open.on_click(self._opened)
         self._cancel.on_click(self._cancelled)
         self._again.on_click(self._repeated)
-        self._delete.on_click(lambda _event: self._sure.param.update(
-            visible=not self._sure.visible, name=f"Really delete {len(self._selected)}"))
+        self._delete.on_click(self._make_sure)
         self._sure.on_click(self._deleted)
         self._back = pn.widgets.Button(name="‹ Previous", disabled=True, width=100, margin=0)
         self._on = pn.widgets.Button(name="Next ›", disabled=True, width=100, margin=0)
@@ -108,11 +107,14 @@ class Runs(PageView):
         table.on_click(self._clicked)
         return table
 
+    def _make_sure(self, _event: Any) -> None:
+        self._sure.param.update(visible=not self._sure.visible, label=f"Really delete {len(self._selected)}")
+
     async def load(self) -> None:
         strategies, markets = await asyncio.gather(self.client.strategies(), self.client.markets())
         for name, options in (("strategy", [entry["name"] for entry in strategies]),
                               ("market", sorted({entry["market"] for entry in markets}))):
-            widget = self._filters[name]
+            widget: Any = self._filters[name]
             chosen = self.query.get(name, "")
             if chosen and chosen not in options:
                 options.append(chosen)

@@ -73,7 +73,11 @@ class Settings(PageView):
         revoke = pn.widgets.Button(name=f"Revoke {token.get('name') or ''}".strip()[:40], button_type="danger",
                                    margin=0, align="center")
         sure = pn.widgets.Button(name="Really revoke", button_type="danger", width=130, margin=0, visible=False)
-        revoke.on_click(lambda _event: sure.param.update(visible=not sure.visible))
+
+        def ask(_event: Any) -> None:
+            sure.visible = not sure.visible
+
+        revoke.on_click(ask)
 
         async def gone(_event: Any) -> None:
             self.quiet()
@@ -88,7 +92,8 @@ class Settings(PageView):
 
     @on_page
     async def _made(self, _event: Any) -> None:
-        if not self._name.value.strip():
+        name = (self._name.value or "").strip()
+        if not name:
             raise Invalid("a token needs a name", field="name", remedy="say what it is for")
         if not self._scopes.value:
             raise Invalid("a token needs at least one scope", field="scopes")
@@ -97,7 +102,7 @@ class Settings(PageView):
             from datetime import timedelta
 
             expires = times.now() + timedelta(days=self._days.value)
-        made = await self.client.create_token(self._name.value.strip(), self._scopes.value, expires_at=expires)
+        made = await self.client.create_token(name, self._scopes.value, expires_at=expires)
         secret = str(made.get("token") or made.get("secret") or made.get("text") or "")
         self._fresh.object = ('<div class="good" role="status"><b>Copy it now; it is not shown again.</b>'
                               '<pre aria-label="the new token" style="user-select:all">'

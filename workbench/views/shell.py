@@ -29,7 +29,7 @@ def prepare() -> None:
 def render(page: Page, client: AsyncClient, theme: str, *, can_leave: bool) -> Any:
     """The template of one page session. Data are fetched after the browser is connected."""
     look = style(theme)
-    pn.config.theme = "dark" if look.dark else "default"
+    pn.config.theme = "dark" if look.dark else "default"  # type: ignore[misc]  # a property with a setter
     if page.extensions:
         pn.extension(*page.extensions)
     query = {name: values[0].decode("utf-8", "replace") for name, values in pn.state.session_args.items() if values}
@@ -46,5 +46,8 @@ def render(page: Page, client: AsyncClient, theme: str, *, can_leave: bool) -> A
     pn.state.onload(view.start)
     loop = asyncio.get_running_loop()
     # The last moment at which a session is known; its tasks belong to this loop.
-    pn.state.on_session_destroyed(lambda _context: loop.call_soon_threadsafe(view.close))
+    def ended(_context: Any) -> None:
+        loop.call_soon_threadsafe(view.close)
+
+    pn.state.on_session_destroyed(ended)
     return template

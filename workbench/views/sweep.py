@@ -256,7 +256,7 @@ class SweepReport(pn.viewable.Viewer):
         if not len(self._trials.get("number", ())):
             return html(tables.empty("No trials", "none was finished before the search ended"), self.look)
         import pandas as pd
-        from bokeh.models import NumberFormatter
+        from bokeh.models.widgets.tables import NumberFormatter
 
         shown: dict[str, Any] = {"trial": np.asarray(self._trials["number"]) + 1}
         shown |= {name: self._column(name) for name in self.parameters}

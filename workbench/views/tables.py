@@ -168,11 +168,11 @@ def metrics(figures: Mapping[str, float | None], currency: str) -> str:
         metric = metric_of(key)
         text, unit = shown(metric, value, currency)
         rows.append({"name": metric.name, "value": f"{text} {unit}".strip(), "formula": metric.formula, "key": key})
-    value: Cell = lambda text: escape(str(text))  # noqa: E731  set right, unlike words
+    plainly: Cell = lambda text: escape(str(text))  # noqa: E731  set right, unlike words
     code: Cell = lambda text: f'<span class="wb-mono wb-muted">{escape(str(text))}</span>'  # noqa: E731
     return table(
         "All metrics",
-        [("name", "Metric", words), ("value", "Value", value), ("formula", "Formula", words), ("key", "Key", code)],
+        [("name", "Metric", words), ("value", "Value", plainly), ("formula", "Formula", words), ("key", "Key", code)],
         rows,
         note="this run has no figures",
     )
