@@ -4,6 +4,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def run() -> list[Row]:
         bars = replace(seeded(DAYS, "DAILY"), resolution=86400,
                        time=FIRST + times.DAY * np.arange(DAYS, dtype=np.int64))
         CandleStore(folder / "candles").write(bars)
-        spec = {"strategy": "sma_cross", "params": {"fast": 10, "slow": 30}, "markets": [bars.market.key]}
+        spec: dict[str, Any] = {"strategy": "sma_cross", "params": {"fast": 10, "slow": 30}, "markets": [bars.market.key]}
         with warm_server(folder) as server, Runner(server) as runner:
             for _ in range(8):
                 runner.post(spec)
@@ -45,7 +46,7 @@ def run() -> list[Row]:
             row("server's memory, growth", (after - before) / 2**20, "MB", digits=1)]
 
 
-def _post(runner: Runner, spec: dict[str, object]) -> float:
+def _post(runner: Runner, spec: dict[str, Any]) -> float:
     began = time.perf_counter()
     runner.post(spec)
     return time.perf_counter() - began

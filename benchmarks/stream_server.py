@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -25,7 +26,7 @@ async def notes(server: app.Server, count: int, pause: float) -> None:
     acknowledged = []
     for _ in range(count):
         data = {"asked": time.monotonic()}
-        await db.write(lambda connection, data=data: log.append(connection, "bench", "note", data))
+        await db.write(partial(log.append, stream="bench", type="note", data=data))
         acknowledged.append(time.monotonic() - data["asked"])
         await asyncio.sleep(pause)
     print(json.dumps(sorted(acknowledged)), flush=True)
@@ -40,8 +41,8 @@ async def finish(server: app.Server, id: str, events: int) -> None:
     db, log = server.services.db, server.services.events
     await db.write(lambda connection: change_state(connection, log, id, "running", "queued"))
     for number in range(events):
-        await db.write(lambda connection, n=number: log.append(connection, stream_of(id), "progress",
-                                                               {"progress": n / events, "message": "at work"}))
+        await db.write(partial(log.append, stream=stream_of(id), type="progress",
+                               data={"progress": number / events, "message": "at work"}))
     await db.write(lambda connection: change_state(connection, log, id, "completed", "running", progress=1.0))
 
 

@@ -72,7 +72,8 @@ class Cluster:
                 memory_limit=0, silence_logs=logging.ERROR,
                 local_directory=str(self._data_dir / "cache" / "dask"),
                 env={"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                     "MKL_NUM_THREADS": "1"})
+                     "MKL_NUM_THREADS": "1",
+                     "ARROW_DEFAULT_MEMORY_POOL": "system"})  # Arrow's own keeps what was freed
             await address  # known before it is up, so that closing meanwhile ends what has begun
         self.client = await distributed.Client(address, asynchronous=True, set_as_default=False, timeout=10)
         self.client.subscribe_topic(topic, hear)
