@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final
 
 from tornado.iostream import StreamClosedError
 
-from engine.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable, WorkbenchError
+from engine.errors import Conflict, Invalid, NotFound, Unavailable, WorkbenchError
 from engine.gekko_answer import FILE, READY, early_file
 from engine.gekko_ranges import read_date
 from engine.gekko_text import ROWS, figures, weave
@@ -223,11 +223,10 @@ class BacktestHandler(Handler):
 
 
 def failure_of_run(words: str) -> WorkbenchError:
-    """What a failed backtest's words mean: a fault of the workbench, a limit, or something wrong in the request."""
-    if _UNEXPECTED.match(words) or "no answer" in words:
+    """What a failed backtest's words mean: a fault of the workbench, or a request that asks for what cannot be done
+    (also in the time and memory that a run may take)."""
+    if _UNEXPECTED.match(words) or "no answer" in words or "worker process died" in words:
         return Unavailable(words, remedy="look at the server's log")
-    if "memory" in words or "longer than" in words:
-        return TooLarge(words)
     field, colon, message = words.partition(": ")
     return Invalid(message, field=field) if colon and re.fullmatch(r"[A-Za-z_.]+", field) else Invalid(words)
 

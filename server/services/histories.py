@@ -13,7 +13,7 @@ import numpy as np
 from engine import times
 from engine.candle_store import CandleStore, Dataset
 from engine.candles import Candles
-from engine.errors import Invalid, NotFound, TooLarge
+from engine.errors import Invalid, NotFound
 from engine.gekko_ranges import scan
 from engine.model import Market
 
@@ -86,8 +86,8 @@ class Histories:
         if there is not None:
             reach = min(there.last // times.SECOND, end) - max(there.first // times.SECOND, start)
             if reach // MINUTE > MOST:
-                raise TooLarge(f"the range holds more than {MOST} candles", field="daterange",
-                               remedy="ask for a shorter range")
+                raise Invalid(f"the range holds more than {MOST} candles", field="daterange",
+                              remedy="ask for a shorter range")
         try:
             candles = self._store.read(market, MINUTE, start * times.SECOND, end * times.SECOND)
         except Invalid:  # none in this range

@@ -1,5 +1,6 @@
 """Who may use Gekko's API, from which pages, and its WebSocket."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from engine.errors import Invalid, Unavailable
 from server.dialects import gekko
+from tests.engine.gekko_golden import candles, cases
 from tests.harness import running_server, until
 
 pytestmark = pytest.mark.anyio
@@ -136,3 +139,29 @@ async def test_every_route_is_documented(server: Any) -> None:
                        ("/api/backtest", "post"), ("/api", "get")):
         assert verb in paths[path], path
     assert not any(rest in path for path in paths for rest in ("{rest}", "startGekko"))
+
+
+async def test_a_backtest_that_is_cancelled_ends_the_waiting(open_server: Any) -> None:
+    """Without a pool: the run waits in the queue, like its client."""
+    store, case = open_server.services.store, cases()["one-trade"]
+    store.write(candles(case["candles"]))
+    async with httpx.AsyncClient(base_url=open_server.url, timeout=30) as client:
+        asked = asyncio.ensure_future(client.post("/api/backtest", json=case["request"]))
+        await until(lambda: client_waits(client))
+        run = (await client.get("/workbench/api/runs")).json()["items"][0]
+        assert (await client.post(f"/workbench/api/runs/{run['id']}/cancel")).status_code == 200
+        answer = await asked
+    assert (answer.status_code, answer.json()["error"]) == (409, "the backtest was cancelled (send it again)")
+
+
+async def client_waits(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/workbench/api/runs?state=queued")).json()["total"] == 1
+
+
+@pytest.mark.parametrize(("words", "kind", "field"), [
+    ("backtest.daterange: there is a hole (fill it)", Invalid, "backtest.daterange"),
+    ("time limit of 5 s exceeded", Invalid, ""), ("memory limit of 9 MiB exceeded (10 MiB in use)", Invalid, ""),
+    ("KeyError: 'x'", Unavailable, ""), ("The worker process died twice while this run was computed", Unavailable, "")])
+def test_what_a_failed_run_says_decides_whose_fault_it_is(words: str, kind: type[Exception], field: str) -> None:
+    error = gekko.failure_of_run(words)
+    assert type(error) is kind and error.field == field

@@ -8,7 +8,7 @@ import pytest
 
 from engine import times
 from engine.candle_store import CandleStore
-from engine.errors import Invalid, NotFound, TooLarge
+from engine.errors import Invalid, NotFound
 from engine.fills import gekko_trader
 from engine.model import Market
 from server.services import histories
@@ -93,7 +93,7 @@ def test_too_many_candles_for_one_answer(store: CandleStore, monkeypatch: pytest
     store.write(GAPS)
     monkeypatch.setattr(histories, "MOST", 1000)
     known = Histories(store)
-    with pytest.raises(TooLarge):
+    with pytest.raises(Invalid, match="more than 1000 candles"):
         known.candles(MARKET, FIRST, FIRST + 1001 * 60, 60)
     assert len(known.candles(MARKET, FIRST, FIRST + 1000 * 60, 1)["start"]) == 1001 - missing(FIRST + 1000 * 60)
 
