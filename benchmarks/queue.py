@@ -27,7 +27,8 @@ def run() -> list[Row]:
         bars = replace(seeded(DAYS, "DAILY"), resolution=86400,
                        time=FIRST + times.DAY * np.arange(DAYS, dtype=np.int64))
         CandleStore(folder / "candles").write(bars)
-        spec: dict[str, Any] = {"strategy": "sma_cross", "params": {"fast": 10, "slow": 30}, "markets": [bars.market.key]}
+        spec: dict[str, Any] = {"strategy": "sma_cross", "params": {"fast": 10, "slow": 30},
+                                "markets": [bars.market.key]}
         with warm_server(folder) as server, Runner(server) as runner:
             for _ in range(8):
                 runner.post(spec)
