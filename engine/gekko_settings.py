@@ -146,7 +146,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise Invalid(f"there is no strategy {name!r}", field="tradingAdvisor.method",
                       remedy="strategies are " + ", ".join(METHODS))
     size = advisor.get("candleSize")
-    if not _finite(size):
+    if size is None or not _finite(size):
         raise Invalid(f"{size!r} is not a number of minutes", field="tradingAdvisor.candleSize",
                       remedy="give a number such as 60, not text")
     exporter = _section(config, "backtestResultExporter")
@@ -198,7 +198,7 @@ def _loose(value: object) -> float:
 
 def _number(section: Mapping[str, Any], key: str, under: str) -> float:
     value = section.get(key)
-    if not _finite(value):
+    if value is None or not _finite(value):
         raise Invalid(f"{value!r} is not a number", field=under + key, remedy="give a number")
     return float(value)
 

@@ -122,7 +122,7 @@ class Pages(Router):
         from panel.io.server import get_server
 
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT,)}
-        views = {page.path: self._view(page) for page in PAGES}
+        views: dict[str, Any] = {page.path: self._view(page) for page in PAGES}
         panel = get_server(
             views, port=0, address="127.0.0.1", websocket_origin=self._hosts, title={
                 page.path: f"{page.title} · workbench" for page in PAGES},
@@ -247,7 +247,7 @@ def _prepare() -> None:
 
     from workbench.views import shell
 
-    pn.config.console_output = "disable"
+    pn.config.param.update(console_output="disable")
     shell.prepare()
 
 

@@ -187,7 +187,7 @@ async def test_without_a_csv_root_no_csv_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("method", "path", "status", "code", "message"), [
     ("GET", "/backtests/nope", 404, "not_found", "Run not found"),
-    ("GET", f"/backtests/{uuid.uuid4()}", 404, "not_found", "Run not found"),
+    ("GET", "/backtests/5f0c2f6e-6d0b-4c3e-9a55-1f2b3c4d5e6f", 404, "not_found", "Run not found"),
     ("GET", "/backtests/nope/results", 409, "conflict", "Results not ready"),
     ("GET", "/backtests/nope/stream", 404, "not_found", "Not Found"),
     ("DELETE", "/backtests/nope", 404, "not_found", "Run not found"),

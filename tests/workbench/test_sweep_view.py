@@ -78,7 +78,8 @@ def test_a_running_search_without_trials_has_an_empty_map():
     status, trials = search()
     view = SweepReport(look="light")
     view.update({**status, "state": "running", "best": None, "diagnostics": {}, "metrics": {},
-                 "trials": {"completed": 0, "failed": 0, "total": 40}}, {name: rows[:0] for name, rows in trials.items()})
+                 "trials": {"completed": 0, "failed": 0, "total": 40}},
+                {name: rows[:0] for name, rows in trials.items()})
     assert "No trials yet" in view._map[0].object and "0 of 40" in view._tiles.object
     view.update(status, trials)
     assert len(view._table) == 1 and len(view._more[0]) == 4
