@@ -102,9 +102,9 @@ def test_a_killed_server_loses_and_doubles_nothing(house: House) -> None:
     ids = house.submit_many(60)
 
     followed: list[dict[str, Any]] = []
-    with connect(f"{house.server.websocket_url}{API}/stream?prefix=run/",
+    with connect(f"{house.server.websocket_url}{API}/stream?prefix=run/&after_id=0",  # some may have finished already
                  additional_headers=house.server.headers) as socket:
-        while not any(frame["data"].get("state") == "running" for frame in followed if frame["type"] == "state"):
+        while not any(frame["data"].get("state") == "running" and frame["stream"][4:] in ids for frame in followed):
             followed.append(json.loads(socket.recv(60)))
         workers = house.processes()
         os.kill(house.server.process.pid, signal.SIGKILL)  # the server alone: its workers must notice
