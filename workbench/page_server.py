@@ -247,7 +247,7 @@ def _prepare() -> None:
 
     from workbench.views import shell
 
-    pn.config.param.update(console_output="disable")
+    pn.config.console_output = "disable"  # type: ignore[misc]  # a property that can be set
     shell.prepare()
 
 

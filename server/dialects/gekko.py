@@ -296,7 +296,7 @@ def routes(services: Services) -> list[Route]:
         Route(methods="GET", path="/", hidden=True, **socket),  # to others this address is a page
         Route(methods="GET", path="/api", **socket),
         *(Route(methods=("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"), path=path, handler=UnknownHandler,
-                auth=None, summary="Nothing", tag=NAME, hidden=True, unmetered=True)
+                auth=None, name="nowhere", summary="Nothing", tag=NAME, hidden=True, unmetered=True)
           for path in ("/api", "/api/{rest:path}")),
     ]
 

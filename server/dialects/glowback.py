@@ -330,14 +330,24 @@ class UnknownHandler(Handler):
         raise NotFound("Not Found")
 
 
+ENVELOPE: Final = {
+    "type": "object", "required": ["error", "request_id"],
+    "properties": {
+        "error": {"type": "object", "required": ["code", "message", "details"], "properties": {
+            "code": {"type": "string"}, "message": {"type": "string"},
+            "details": {"type": ["array", "null"], "items": {"type": "object", "required": ["type", "loc", "msg"]}}}},
+        "request_id": {"type": "string"}}}
+"""An error's body under `/v1`."""
+
+
 def routes(services: Services) -> list[Route]:
     found = [route for prefix in PREFIXES for route in _routes(prefix)]
     slashed = dict.fromkeys(route.path + "/" for route in found if not route.websocket)
     methods = ("GET", "POST", "DELETE", "PATCH", "PUT")
-    found += [Route(methods=methods, path=path, handler=RedirectHandler, auth=None, summary="Without the slash",
-                    tag=NAME, hidden=True, unmetered=True) for path in slashed]
+    found += [Route(methods=methods, path=path, handler=RedirectHandler, auth=None, name="slash",
+                    summary="Without the slash", tag=NAME, hidden=True, unmetered=True) for path in slashed]
     found.append(Route(methods=(*methods, "HEAD", "OPTIONS"), path="/v1/{rest:path}", handler=UnknownHandler, auth=None,
-                       summary="Nothing", tag=NAME, hidden=True, unmetered=True))
+                       name="nowhere", summary="Nothing", tag=NAME, hidden=True, unmetered=True))
     return found
 
 
@@ -348,7 +358,7 @@ def _routes(prefix: str) -> list[Route]:
 
     def route(methods: str, path: str, handler: type[Any], scope: str | None, summary: str, **more: Any) -> Route:
         return Route(methods=methods, path=prefix + path, handler=handler, auth=scope, summary=summary, tag=NAME,
-                     hidden=hidden, max_body=MOST_BODY, **more)
+                     hidden=hidden, max_body=MOST_BODY, options={"error_schema": ENVELOPE}, **more)
 
     limit = Query(name="limit", default=50, doc="1 to 200")
     found = [
@@ -386,7 +396,7 @@ def _routes(prefix: str) -> list[Route]:
               answers={200: Answer(doc="running again", model=OBJECT)}),
     ]
     if prefix:
-        found.append(route("GET", "/healthz", HealthHandler, None, "Is it well", unmetered=True,
+        found.append(route("GET", "/healthz", HealthHandler, None, "Is it well", name="glowback_health", unmetered=True,
                            answers={200: Answer(doc="it answers", model=OBJECT)}))
     return found
 
