@@ -85,7 +85,8 @@ def _peers(candles: Candles, folder: Path) -> list[Row]:
     pq.write_table(pa.table(candles.columns()), bars)
     rows = []
     for library in ("backtesting.py", "backtrader"):
-        done = subprocess.run([python, Path(__file__).with_name("peer_runs.py"), library, bars], capture_output=True)
+        done = subprocess.run([python, "-P", Path(__file__).with_name("peer_runs.py"), library, bars],
+                              capture_output=True)  # -P: or our queue.py would stand for the standard one
         if done.returncode:
             rows.append(Row(what=library, figure="failed: " + done.stderr.decode().strip().splitlines()[-1][:60]))
         else:
