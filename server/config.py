@@ -152,7 +152,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(name="demo", kind="switch", default=False, help="load demo market data and run a first backtest"),
     Setting(name="api_only", kind="switch", default=False, help="serve the API and the streams, but no pages"),
     Setting(name="no_browser", kind="switch", default=False, help="do not open a browser"),
-    Setting(name="gekko_ui", kind="path", default=None, help="folder of a Gekko user interface for /gekko (kept for later: nothing is served from it yet)"),
+    Setting(name="gekko_ui", kind="path", default=None,
+            help="folder of a Gekko user interface for /gekko (kept for later: nothing is served from it yet)"),
 )
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
