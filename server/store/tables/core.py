@@ -1,8 +1,4 @@
-"""The tables. Instants are integer microseconds since 1970 (columns ending in `_at`, and `at`); JSON columns hold
-objects and lists (see `server.store.encoding`). Rows never leave the services: they return the nouns of `engine.model`.
-
-Every change here goes with a new revision below `server/store/migrations/versions` (a test compares the two).
-"""
+"""Tokens, runs with their trials, and the event log."""
 
 from sqlalchemy import (
     JSON,
@@ -13,23 +9,15 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-__all__ = ["events", "metadata", "runs", "tokens", "trials"]
+from server.store.tables.base import Id, metadata
 
-metadata = MetaData(naming_convention={
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-})
-
-Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in a column of type INTEGER
+__all__ = ["events", "runs", "tokens", "trials"]
 
 tokens = Table(
     "tokens", metadata,

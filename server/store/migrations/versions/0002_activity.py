@@ -1,0 +1,9 @@
+"""Projects, models, orders."""
+
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Nothing yet."""

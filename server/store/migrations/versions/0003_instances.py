@@ -1,0 +1,9 @@
+"""Gekko instances, imports, exchange keys."""
+
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Nothing yet."""

@@ -1,0 +1,9 @@
+"""Alerts, subscribers, credits, rules, deliveries."""
+
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Nothing yet."""

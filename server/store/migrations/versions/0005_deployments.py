@@ -1,0 +1,9 @@
+"""Versions of models and their processes."""
+
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    """Nothing yet."""

@@ -1,0 +1,9 @@
+"""What lists of runs sort and search by."""
+
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    """Nothing yet."""

@@ -1,0 +1,4 @@
+"""Alerts with their life, subscribers, credits, rules and deliveries."""
+
+
+__all__ = []

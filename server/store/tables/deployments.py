@@ -1,0 +1,4 @@
+"""Uploaded versions of models and what runs of them."""
+
+
+__all__ = []

@@ -1,0 +1,4 @@
+"""Gekko instances, imports and exchange keys."""
+
+
+__all__ = []
