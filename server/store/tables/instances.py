@@ -1,4 +1,36 @@
 """Gekko instances, imports and exchange keys."""
 
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, Table, Text
 
-__all__ = []
+from server.store.tables.base import metadata
+
+__all__ = ["exchange_keys", "imports"]
+
+imports = Table(
+    "imports", metadata,
+    Column("id", String(32), primary_key=True),  # decimal digits, as Gekko's clients know them
+    Column("market", String(128), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
+    Column("start_at", BigInteger, nullable=False),
+    Column("end_at", BigInteger, nullable=False),  # exclusive
+    Column("position_at", BigInteger, nullable=False),  # all before is stored
+    Column("latest_at", BigInteger),  # of the newest trade or candle received
+    Column("added", Integer, nullable=False, server_default="0"),
+    Column("missing", Integer, nullable=False, server_default="0"),  # minutes that the exchange does not have
+    Column("request", JSON, nullable=False),  # watch, from and to, word for word
+    Column("dialect", String(32), nullable=False, server_default="native"),
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("error", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Index("ix_imports_created_at_id", "created_at", "id"),
+    Index("ix_imports_state_created_at", "state", "created_at"),
+)
+
+exchange_keys = Table(
+    "exchange_keys", metadata,
+    Column("exchange", String(64), primary_key=True),
+    Column("sealed", Text, nullable=False),  # encrypted; see server.services.keys
+    Column("created_at", BigInteger, nullable=False),
+)
