@@ -15,6 +15,7 @@ from server.store.tables import runs
 __all__ = ["apply_reports", "change_state", "stream_of", "take_back"]
 
 MAX_ATTEMPTS: Final = 1
+MAX_DEATHS: Final = 3
 
 
 def stream_of(run_id: str) -> str:
@@ -94,7 +95,8 @@ def _end(row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str
     elif final.type == "lost":
         begun = final.data.get("begun", True)
         deaths = strikes[row.id] = strikes.get(row.id, 0) + 1
-        if not begun and deaths < 3 and row.attempts < MAX_ATTEMPTS:
+        # A process that died before the run began says nothing of the run, unless it happens again and again.
+        if not begun and deaths < MAX_DEATHS:
             queue_again("The worker process died before the run began; queued again", row.attempts)
         elif row.attempts < MAX_ATTEMPTS:
             queue_again("The worker process died; queued again", row.attempts + 1)

@@ -211,10 +211,6 @@ async def test_kill_9_of_a_worker_from_outside_loses_no_run(house: House) -> Non
     assert (await house.story(runs[-1]))[-1] == ("state", "completed")
 
 
-@pytest.mark.xfail(strict=False, reason=(
-    "about one time in ten the run that was taken back fails with 'worker process died twice' although the new pool is "
-    "at work on it: a report of the closed pool seems to reach the new service when both live in one process; "
-    "test_pool_crash.py covers a real kill -9"))
 async def test_after_a_restart_queued_runs_run_and_running_ones_are_queued_once(house: House) -> None:
     run = await house.submit(act="deaf")
     await house.reaches(run, "running")
