@@ -101,11 +101,14 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:
-    """Who asks: the token's name and id, and what it may do."""
+    """Who asks: the token's name and id, and what it may do. A bot's key is bound to a `project` and perhaps to one
+    `model` of it; "" is unbound."""
 
     name: str
     scopes: frozenset[str]
     token_id: str = ""
+    project: str = ""
+    model: str = ""
 
     def may(self, scope: str) -> bool:
         return "admin" in self.scopes or scope in self.scopes

@@ -44,7 +44,8 @@ _FORM: Final = re.compile(r"wb_([0-9a-f]{8})_[A-Za-z0-9_-]{20,}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """What is known of a token, without its secret. `prefix` is what a person recognises it by."""
+    """What is known of a token, without its secret. `prefix` is what a person recognises it by. A bot's key is bound to
+    a `project`, and perhaps to one `model` of it."""
 
     id: str
     name: str
@@ -55,6 +56,8 @@ class Token:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    project: str = ""
+    model: str = ""
 
     def valid(self, at: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
@@ -105,7 +108,7 @@ class Users:
         return known.valid()
 
     async def create(self, name: str, scopes: Iterable[str], *, expires_at: datetime | None = None, owner: str = "",
-                     text: str | None = None) -> tuple[Token, str]:
+                     text: str | None = None, project: str = "", model: str = "") -> tuple[Token, str]:
         """A new token and its text, which cannot be had again. Raises `Invalid` naming the field."""
         wanted = tuple(dict.fromkeys(scopes))
         if not name.strip() or len(name) > 200:
@@ -121,10 +124,11 @@ class Users:
         if text is None:
             text = f"wb_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
         token = Token(id=secrets.token_hex(8), name=name.strip(), prefix=_prefix(text), scopes=wanted, owner=owner,
-                      created_at=at, expires_at=expires_at)
+                      created_at=at, expires_at=expires_at, project=project, model=model)
         row = {"id": token.id, "name": token.name, "prefix": token.prefix, "hash": _digest(text),
                "scopes": list(token.scopes), "owner": owner, "created_at": times.micros(at),
-               "expires_at": times.micros(expires_at) if expires_at else None}
+               "expires_at": times.micros(expires_at) if expires_at else None,
+               "project_id": project, "model_id": model}
         await self._db.write(lambda connection: connection.execute(insert(tokens), row))
         return token, text
 
@@ -254,8 +258,10 @@ def _token(row: Any) -> Token:
 
     return Token(id=row.id, name=row.name, prefix=row.prefix, scopes=tuple(row.scopes), owner=row.owner,
                  created_at=times.instant(row.created_at), expires_at=at(row.expires_at),
-                 revoked_at=at(row.revoked_at), last_used_at=at(row.last_used_at))
+                 revoked_at=at(row.revoked_at), last_used_at=at(row.last_used_at),
+                 project=row.project_id, model=row.model_id)
 
 
 def _principal(token: Token) -> Principal:
-    return Principal(name=token.name, scopes=frozenset(token.scopes), token_id=token.id)
+    return Principal(name=token.name, scopes=frozenset(token.scopes), token_id=token.id,
+                     project=token.project, model=token.model)

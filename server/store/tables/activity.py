@@ -76,6 +76,7 @@ orders = Table(
     Column("received_at", BigInteger, nullable=False),
     Column("extra", JSON(none_as_null=True)),
     Index("ix_orders_model_id_run_id_at_id", "model_id", "run_id", "at", "id"),
+    sqlite_with_rowid=False,  # found by its key or by time: one tree less to write
 )
 
 pnl_points = Table(
@@ -83,6 +84,7 @@ pnl_points = Table(
     Column("model_id", String(128), ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
     Column("at", BigInteger, primary_key=True),
     Column("value", Float, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 ingest_keys = Table(

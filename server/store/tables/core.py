@@ -31,6 +31,9 @@ tokens = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("last_used_at", BigInteger),
+    # What a key of a bot is bound to; "" leaves it free.
+    Column("project_id", String(64), nullable=False, server_default=""),
+    Column("model_id", String(128), nullable=False, server_default=""),
 )
 
 runs = Table(
