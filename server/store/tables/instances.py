@@ -1,10 +1,10 @@
 """Gekko instances, imports and exchange keys."""
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, String, Table, Text
 
 from server.store.tables.base import metadata
 
-__all__ = ["exchange_keys", "imports"]
+__all__ = ["exchange_keys", "imports", "instances"]
 
 imports = Table(
     "imports", metadata,
@@ -33,4 +33,25 @@ exchange_keys = Table(
     Column("exchange", String(64), primary_key=True),
     Column("sealed", Text, nullable=False),  # encrypted; see server.services.keys
     Column("created_at", BigInteger, nullable=False),
+)
+
+instances = Table(
+    "instances", metadata,
+    Column("id", String(128), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("market", String(128), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("owner", Text, nullable=False, server_default=""),
+    Column("error", Text),
+    Column("initial", JSON, nullable=False),  # the first payload of each type of event
+    Column("latest", JSON, nullable=False),  # the newest one
+    Column("memory", LargeBinary),  # what a strategy and its trader remember; see engine.gekko_live
+    Column("begin_at", BigInteger),  # candles before that only warm up
+    Column("position_at", BigInteger),  # of the newest candle heard
+    Column("noted", BigInteger, nullable=False, server_default="0"),  # the id of the newest event that activity has
+    Column("started_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Index("ix_instances_state_started_at", "state", "started_at"),
 )

@@ -38,3 +38,24 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("exchange", name="pk_exchange_keys"),
     )
+    op.create_table(
+        "instances",
+        sa.Column("id", sa.String(128), nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("market", sa.String(128), nullable=False),
+        sa.Column("config", sa.JSON, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False, server_default=""),
+        sa.Column("error", sa.Text),
+        sa.Column("initial", sa.JSON, nullable=False),
+        sa.Column("latest", sa.JSON, nullable=False),
+        sa.Column("memory", sa.LargeBinary),
+        sa.Column("begin_at", sa.BigInteger),
+        sa.Column("position_at", sa.BigInteger),
+        sa.Column("noted", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("updated_at", sa.BigInteger),
+        sa.Column("ended_at", sa.BigInteger),
+        sa.PrimaryKeyConstraint("id", name="pk_instances"),
+    )
+    op.create_index("ix_instances_state_started_at", "instances", ["state", "started_at"])
