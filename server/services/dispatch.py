@@ -7,6 +7,7 @@ events together. Nothing follows a final state: reports about a finished run are
 
 import asyncio
 import logging
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -59,6 +60,7 @@ class Dispatcher:
         self._reported = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._turn = False
+        self._life = secrets.token_hex(4)  # what a pool still says of a former dispatcher's jobs is not about ours
         self._handed = 0
 
     async def start(self) -> None:
@@ -169,7 +171,7 @@ class Dispatcher:
         jobs = []
         for row in batch:
             self._handed += 1
-            key = f"{row.id}:{self._handed}"
+            key = f"{row.id}:{self._life}:{self._handed}"
             scratch = self._results / ".work" / f"{row.id}.{self._handed}"
             self._flights[key] = _Flight(run_id=row.id, scratch=scratch)
             self._key_of[row.id] = key
@@ -179,7 +181,7 @@ class Dispatcher:
 
     def _send_chunk(self, chunk: Chunk) -> None:
         self._handed += 1
-        key = f"{chunk.group}:chunk:{self._handed}"
+        key = f"{chunk.group}:chunk:{self._life}:{self._handed}"
         self._chunks[key] = chunk
         self._pool.submit([{"key": key, "candles": str(self._candles), **chunk.job}])
 
