@@ -9,12 +9,12 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import Conflict, Invalid, NotFound, Problem
-from engine.model import RUN_STATES, Event, Market, Run
+from engine.model import RUN_STATES, Event, Market, Run, RunKind
 from engine.result import TABLES, read_table
 from engine.spec import BacktestSpec
 from engine.tables import FORMATS, part_of, render
@@ -22,6 +22,7 @@ from server.dialects.base import BaseHandler
 from server.dialects.routes import Answer, Path, Query, Route
 from server.dialects.streams import StreamHandler
 from server.services import Services
+from server.services.run_rows import SORTS
 
 __all__ = ["refuse_paths", "routes", "run_json"]
 
@@ -81,7 +82,7 @@ class RunList(BaseHandler):
         page = await self.services.runs.list(
             states=query["state"], kind=query["kind"], strategy=query["strategy"], market=query["market"],
             tag=query["tag"], dialect=query["dialect"], parent=query["parent"], text=query["q"] or "",
-            metrics=_bounds(query["metric"]), sort=query["sort"].removeprefix("metrics."),
+            metrics=_bounds(query["metric"]), sort=_sort(query["sort"]),
             descending=query["order"] == "desc", limit=query["limit"], cursor=query["cursor"])
         await self.send_json({"items": [run_json(run) for run in page.items], "next": page.next_cursor,
                               "total": page.total})
@@ -94,6 +95,16 @@ class RunList(BaseHandler):
             spec, name=wanted.name, tags=wanted.tags, owner=self.principal.name,
             idempotency_key=self.request.headers.get("Idempotency-Key"))
         self.write_json(run_json(run), status=201)
+
+
+def _sort(text: str) -> str:
+    """The column or the metric's key to sort by; a key that is no known metric's needs `metrics.` before it."""
+    from engine.metrics import METRICS
+
+    if not text.startswith("metrics.") and text not in SORTS and text not in METRICS:
+        raise Invalid(f"{text!r} is neither a field of a run nor a metric", field="sort",
+                      remedy="sort by " + ", ".join(SORTS) + " or metrics.KEY")
+    return text.removeprefix("metrics.")
 
 
 def refuse_paths(spec: BacktestSpec, place: str = "") -> None:
@@ -183,6 +194,8 @@ class RunTable(BaseHandler):
         query = self.query
         wanted = {"symbol": query["symbol"], "start": query["start"], "end": query["end"], "points": query["points"],
                   "offset": query["offset"], "limit": query["limit"]}
+        if None not in (query["start"], query["end"]) and query["start"] > query["end"]:
+            raise Invalid("the range ends before it starts", field="end", remedy="give a later end")
         if name == "candles":
             table = await self._candles(id, wanted)
         else:
@@ -258,7 +271,8 @@ def routes(services: Services) -> list[Route]:
               summary="What the metrics mean", answers={200: Answer(doc="definitions", model=_ITEMS)}),
         Route(methods="GET", path=f"{BASE}/runs", handler=RunList, auth="read", tag="runs", summary="List runs",
               query=(Query(name="state", many=True, kind="choice", choices=RUN_STATES, doc="any of these states"),
-                     Query(name="kind", high=40), Query(name="strategy", high=128), Query(name="market", high=200),
+                     Query(name="kind", kind="choice", choices=get_args(RunKind)), Query(name="strategy", high=128),
+                     Query(name="market", high=200),
                      Query(name="tag", high=100), Query(name="dialect", high=40), Query(name="parent", high=64),
                      Query(name="q", high=200, doc="part of the id, name, notes, strategy, markets or tags"),
                      Query(name="metric", many=True, high=200, doc="bounds such as sharpe>1 or trades<100"),

@@ -213,7 +213,8 @@ async def test_the_list_is_filtered_sorted_and_paged(api: httpx.AsyncClient, don
     bound = returns[best[1]]
     assert set(await ids(metric=f"total_return>{bound}")) == {id for id in best if returns[id] >= bound}
     for query, field in ((("state", "gone"), "state"), (("limit", "0"), "limit"), (("limit", "501"), "limit"),
-                         (("cursor", "zzz"), "cursor"), (("sort", "a'); DROP"), "sort"), (("order", "up"), "order"),
+                         (("cursor", "zzz"), "cursor"), (("sort", "a'); DROP"), "sort"), (("sort", "nope"), "sort"),
+                         (("kind", "x"), "kind"), (("order", "up"), "order"),
                          (("metric", "sharpe"), "metric"), (("metric", "sharpe>nan"), "metric")):
         answer = await api.get("/runs", params=dict([query]))
         problem = answer.json()["error"]["problems"][0]
@@ -258,6 +259,8 @@ async def test_a_table_says_the_same_in_every_form(api: httpx.AsyncClient, done:
     if name != "roundtrips":
         day = times.iso(at)
         one = (await api.get(path, params={"start": day, "end": day, **symbol})).json()
+        wrong = await api.get(path, params={"start": day, "end": times.iso(at - times.DAY), **symbol})
+        assert (wrong.status_code, wrong.json()["error"]["problems"][0]["field"]) == (422, "end")
         assert set(one["columns"]["time"]) == {at} and one["total"] >= 1
     later = await api.get(path, params={"start": "2030-01-01", **symbol})
     assert later.status_code in (200, 422)
