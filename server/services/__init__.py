@@ -7,7 +7,9 @@ from engine.candle_store import CandleStore
 from engine.errors import WorkbenchError
 from server.config import Config
 from server.pool import Pool
+from server.services.activity import Activity
 from server.services.markets import Markets
+from server.services.model_reads import ModelReads
 from server.services.optimizations import Optimizations
 from server.services.runs import Runs
 from server.services.users import Users
@@ -27,7 +29,9 @@ class Services:
     store: CandleStore
     pool: Pool
     users: Users
+    activity: Activity
     markets: Markets
+    models: ModelReads
     runs: Runs
     optimizations: Optimizations
     admin_token: str | None
@@ -50,7 +54,8 @@ class Services:
             runs = Runs(db=db, events=events, pool=pool, store=store, data_dir=config.data_dir.absolute())
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
-                markets=Markets(store=store, db=db, events=events), runs=runs,
+                activity=Activity(db=db, events=events, users=users),
+                markets=Markets(store=store, db=db, events=events), models=ModelReads(db, events), runs=runs,
                 optimizations=Optimizations(db=db, events=events, runs=runs))
             if compute:
                 await pool.start()
@@ -75,4 +80,5 @@ class Services:
         await self.runs.close()
         await self.pool.close()
         await self.markets.close()
+        await self.activity.close()
         await self.db.close()

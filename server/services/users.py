@@ -35,6 +35,7 @@ SCOPES: Final[dict[str, str]] = {
     "backtest": "start, cancel and delete runs",
     "deploy": "create projects and upload models",
     "alerts": "follow and manage alerts",
+    "subscribe": "receive alerts on an account of one's own (what a login gives)",
 }
 REMEMBER: Final = 10.0
 REMEMBERED: Final = 10_000
@@ -157,7 +158,7 @@ class Users:
             return _by_id(connection, token_id) or token
 
         token = await self._db.write(work)
-        self._forget(token_id)
+        self.forget(token_id)
         return token
 
     async def ensure_admin(self, data_dir: Path, given: str | None) -> str | None:
@@ -203,7 +204,8 @@ class Users:
             self._known.popitem(last=False)
         return known
 
-    def _forget(self, token_id: str) -> None:
+    def forget(self, token_id: str) -> None:
+        """Look a token up anew when it is shown next: it was changed."""
         for key in [key for key, known in self._known.items() if known.token.id == token_id]:
             del self._known[key]
 

@@ -17,6 +17,7 @@ from sqlalchemy import BigInteger, Connection, Delete, String, Text, bindparam, 
 from engine import times
 from engine.errors import Invalid
 from engine.model import Event
+from server.store.bulk import insert_events, last_numbers
 from server.store.database import Database, Subscriber
 from server.store.encoding import decode, encode
 from server.store.engines import driver
@@ -105,6 +106,30 @@ class EventLog(Subscriber):
         ]
         self._db.stage(connection, *((event, len(row["data"])) for event, row in zip(made, rows, strict=True)))
         return made
+
+    def append_all(self, connection: Connection, items: Sequence[tuple[str, str, Mapping[str, Any], str]],
+                   at: datetime) -> list[int]:
+        """Add many events to any streams inside a write; their numbers, each in its stream.
+
+        An item is (stream, type, data, the JSON text of data), checked and encoded before the write: nothing here
+        costs more than the rows themselves.
+        """
+        if not items:
+            return []
+        instant = times.micros(at)
+        moment = times.instant(instant)
+        for stream, type in {(item[0], item[1]) for item in items}:
+            _check(stream, type)
+        last = last_numbers(connection, {item[0] for item in items})
+        rows: list[tuple[str, int, str, int, str]] = []
+        for stream, type, _, text in items:
+            last[stream] = seq = last[stream] + 1
+            rows.append((stream, seq, type, instant, text))
+        ids = insert_events(connection, rows)
+        self._db.stage(connection, *[
+            (Event(id=id, stream=row[0], seq=row[1], type=row[2], at=moment, data=item[2]), len(row[4]))
+            for id, row, item in zip(ids, rows, items, strict=True)])
+        return [row[1] for row in rows]
 
     def delete(self, connection: Connection, stream: str) -> int:
         """Delete a stream inside a write; returns how many events it had."""

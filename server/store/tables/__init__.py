@@ -5,7 +5,9 @@ Every change here goes with a new revision below `server/store/migrations/versio
 """
 
 from server.store.tables import activity, alerts, core, deployments, instances
+from server.store.tables.activity import models, orders, projects
 from server.store.tables.base import metadata
 from server.store.tables.core import events, runs, tokens, trials
 
-__all__ = ["activity", "alerts", "core", "deployments", "events", "instances", "metadata", "runs", "tokens", "trials"]
+__all__ = ["activity", "alerts", "core", "deployments", "events", "instances", "metadata", "models", "orders",
+           "projects", "runs", "tokens", "trials"]

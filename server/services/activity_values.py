@@ -1,0 +1,89 @@
+"""Values of entries, checked: texts, numbers, instants. Quick, because each entry comes by here."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from engine import times
+from engine.errors import Invalid
+
+__all__ = ["Clock", "number_at_least", "one_line", "optional_instant", "positive", "text_up_to"]
+
+_EARLY: Final = 10**8  # seconds since 1970 that need no second look: from here
+_LATE: Final = 5 * 10**9  # to here
+_LARGEST: Final = 1e300
+
+
+class Clock:
+    """The server's clock for one batch, and the instants of its entries."""
+
+    __slots__ = ("_last", "_last_iso", "_last_micros", "now", "now_iso", "now_micros")
+
+    def __init__(self, now: datetime | None = None) -> None:
+        self.now = now or times.now()
+        self.now_micros = times.micros(self.now)
+        self.now_iso = times.iso(self.now)
+        self._last: Any = None
+        self._last_micros = self.now_micros
+        self._last_iso = self.now_iso
+
+    def micros(self, value: Any, field: str) -> int:
+        """Integer microseconds of a wire value, the server's now for None. Raises `Invalid` naming `field`."""
+        if value is None:
+            return self.now_micros
+        if value is not self._last:
+            self._read(value, field)
+        return self._last_micros
+
+    def iso(self, value: Any, field: str) -> str:
+        """The same as RFC 3339 text."""
+        if value is None:
+            return self.now_iso
+        if value is not self._last:
+            self._read(value, field)
+        return self._last_iso
+
+    def _read(self, value: Any, field: str) -> None:
+        if type(value) in (float, int) and _EARLY < value < _LATE:
+            micros = round(value * 1_000_000)
+            text = datetime.fromtimestamp(micros // 1_000_000, UTC).isoformat()[:19]
+            self._last_iso = f"{text}.{micros % 1_000_000:06d}Z"
+        else:
+            at = times.parse(value, field=field)
+            micros, self._last_iso = times.micros(at), times.iso(at)
+        self._last, self._last_micros = value, micros
+
+
+def one_line(value: Any, field: str, most: int) -> str:
+    """A text of 1 to `most` characters without control characters."""
+    if type(value) is not str or not value or len(value) > most or not value.isprintable() or value.isspace():
+        raise Invalid(f"{str(value)[:60]!r} is not usable here" if value else "this is needed", field=field,
+                      remedy=f"use 1 to {most} printable characters")
+    return value
+
+
+def text_up_to(value: Any, field: str, most: int) -> str:
+    """A text of at most `most` characters; a NUL, which PostgreSQL cannot hold, is left out."""
+    if type(value) is not str:
+        raise Invalid("this is not text", field=field, remedy="send a text")
+    if len(value) > most:
+        raise Invalid(f"{len(value)} characters are too many", field=field, remedy=f"use at most {most}")
+    return value.replace("\x00", "") if "\x00" in value else value
+
+
+def positive(value: Any, field: str) -> float:
+    """A finite number above 0."""
+    if type(value) not in (int, float) or not 0 < value < _LARGEST:
+        raise Invalid(f"{str(value)[:40]} is not a number above 0", field=field, remedy="use a positive number")
+    return float(value)
+
+
+def number_at_least(value: Any, field: str, least: float) -> float:
+    """A finite number from `least` on."""
+    if type(value) not in (int, float) or not least <= value < _LARGEST:
+        raise Invalid(f"{str(value)[:40]} is not a number from {least:g} on", field=field, remedy="use such a number")
+    return float(value)
+
+
+def optional_instant(value: Any, field: str) -> int | None:
+    """Integer microseconds of a wire value that may be missing."""
+    return None if value is None else times.micros(times.parse(value, field=field))
