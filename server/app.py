@@ -17,7 +17,17 @@ from engine.errors import NotFound, Unavailable, WorkbenchError
 from server import logs
 from server.auth import Authenticator, Origins, Sessions, secret_key
 from server.config import Config
-from server.dialects import gekko, glowback, native, native_markets, native_runs, native_sweeps, pages
+from server.dialects import (
+    gekko,
+    glowback,
+    native,
+    native_markets,
+    native_models,
+    native_projects,
+    native_runs,
+    native_sweeps,
+    pages,
+)
 from server.dialects.base import BaseHandler
 from server.dialects.context import Context
 from server.dialects.routes import group
@@ -29,7 +39,10 @@ from server.store.database import Subscriber
 
 __all__ = ["DIALECTS", "Server", "run", "serve"]
 
-DIALECTS: Final[tuple[Any, ...]] = (pages, native, native_markets, native_runs, native_sweeps, gekko, glowback)
+DIALECTS: Final[tuple[Any, ...]] = (
+    pages, native, native_markets, native_models, native_projects, native_runs, native_sweeps,
+    gekko, glowback,  # whose catch-alls come last
+)
 """Every module that serves something; each has `routes(services) -> list[Route]`."""
 
 LOGINS_A_MINUTE: Final = 10

@@ -55,7 +55,7 @@ class Services:
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
                 activity=Activity(db=db, events=events, users=users),
-                markets=Markets(store=store, db=db, events=events), models=ModelReads(db, events), runs=runs,
+                markets=Markets(store=store, db=db, events=events), models=ModelReads(db), runs=runs,
                 optimizations=Optimizations(db=db, events=events, runs=runs))
             if compute:
                 await pool.start()
