@@ -24,7 +24,7 @@ from engine.activity import (
 )
 from engine.errors import Invalid, Problem, WorkbenchError
 from server.services.activity_orders import changes_of, order_json, order_row, rejection
-from server.services.activity_values import Clock, one_line, text_up_to
+from server.services.activity_values import Clock, json_text, one_line, text_up_to
 from server.store.encoding import decode, encode
 
 __all__ = ["MAX_LINE", "MODEL_ID", "Step", "checked_model", "prepare"]
@@ -37,7 +37,7 @@ MAX_ERROR: Final = 1000  # characters of `last_error`
 _ERROR_TYPES: Final = frozenset({"error", "critical", "fatal", "exception"})
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _RAISED: Final = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)(?::|$)")
-_FAILED: Final = re.compile(r"(?:^|[\W_])(?:error|exception|failed|failure)$", re.IGNORECASE)
+_FAILED: Final = ("error", "Error", "exception", "Exception", "failed", "failure")
 
 
 class Step(Struct):
@@ -70,12 +70,14 @@ def prepare(entries: Sequence[Entry], model: str, clock: Clock, *,
     steps: list[Step] = []
     bad: dict[int, WorkbenchError] = {}
     several = len(entries) > 1
+    fine: set[tuple[str, str]] = set()
     for index, entry in enumerate(entries):
         try:
             if not entry.model:
                 entry = _of_model(entry, model)
-            if not MODEL_ID.fullmatch(entry.model) or (entry.run and not RUN_ID.fullmatch(entry.run)):
+            if (entry.model, entry.run) not in fine:
                 _check_ids(entry)
+                fine.add((entry.model, entry.run))
             steps.append(_MAKERS[type(entry)](index, entry, clock))
         except WorkbenchError as error:
             if atomic:
@@ -109,21 +111,22 @@ def _of_model(entry: Entry, model: str) -> Entry:
 
 def _check_ids(entry: Entry) -> None:
     checked_model(entry.model)
-    raise Invalid(f"{entry.run[:60]!r} cannot be a run's id", field="run",
-                  remedy="use 1 to 64 letters, digits and . _ : @ + = ~ - beginning with a letter or digit")
+    if entry.run and not RUN_ID.fullmatch(entry.run):
+        raise Invalid(f"{entry.run[:60]!r} cannot be a run's id", field="run",
+                      remedy="use 1 to 64 letters, digits and . _ : @ + = ~ - beginning with a letter or digit")
 
 
 def _log(index: int, entry: LogLine, clock: Clock) -> Step:
-    line, type = entry.line, entry.type
-    text_up_to(line, "line", MAX_LINE)
-    if len(type) > 64:
-        text_up_to(type, "type", 64)
-    data = {"line": line, "type": type, "at": clock.iso(entry.at, "at")}
+    line, kind = entry.line, entry.type
+    if type(line) is not str or len(line) > MAX_LINE:
+        text_up_to(line, "line", MAX_LINE)
+    if type(kind) is not str or len(kind) > 64:
+        text_up_to(kind, "type", 64)
+    data = {"line": line, "type": kind, "at": clock.iso(entry.at, "at")}
     if entry.run:
         data["run"] = entry.run
-    error, counts = (None, 0) if type == "stdout" or type == "info" else _error_of_line(line, type)
-    return Step(index, "log", entry.model, entry.run, "log", data, str(encode(data, field="line")), None, False,
-                error, counts)
+    error, counts = (None, 0) if kind == "stdout" or kind == "info" else _error_of_line(line, kind)
+    return Step(index, "log", entry.model, entry.run, "log", data, json_text(data, "line"), None, False, error, counts)
 
 
 def _error_of_line(line: str, type: str) -> tuple[str | None, int]:
@@ -146,7 +149,7 @@ def _call(index: int, entry: Call, clock: Clock) -> Step:
         data["annotation"] = text_up_to(entry.annotation, "annotation", 20_000)
     if entry.run:
         data["run"] = entry.run
-    text = str(encode(data, field="args"))
+    text = json_text(data, "args")
     error = _error_of_call(type, entry.response)
     return Step(index, "event", entry.model, entry.run, "call", decode(text), text, None, False, error,
                 int(error is not None))
@@ -159,16 +162,16 @@ def _error_of_call(type: str, response: Any) -> str | None:
             return f"{type}: {found}"[:MAX_ERROR]
     elif isinstance(response, str) and _TRACEBACK in response:
         return response.rstrip().rpartition("\n")[2].strip()[:MAX_ERROR]
-    if _FAILED.search(type):
+    if type.endswith(_FAILED):
         return f"{type}: {str(response)[:200]}" if response else type
     return None
 
 
 def _order(index: int, entry: OrderPlaced, clock: Clock) -> Step:
     row = order_row(entry, clock)
-    data = order_json(row)
-    error = rejection(row)
-    return Step(index, "order", entry.model, entry.run, "order", data, str(encode(data, field="extra")), row,
+    data = order_json(row, clock.iso(entry.at, "at"), clock.now_iso)
+    error = None if row["status"] is None else rejection(row)
+    return Step(index, "order", entry.model, entry.run, "order", data, json_text(data, "extra"), row,
                 entry.at is not None, error, int(error is not None))
 
 

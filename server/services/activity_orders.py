@@ -18,7 +18,7 @@ from server.services.activity_values import (
     positive,
     text_up_to,
 )
-from server.store.encoding import encode
+from server.store.encoding import decode, encode
 from server.store.tables.activity import orders
 
 __all__ = ["COLUMNS", "KINDS", "changes_of", "merged", "order_json", "order_of", "order_row",
@@ -32,15 +32,13 @@ _REJECTED: Final = frozenset({"rejected", "reject", "failed", "error", "denied",
 
 def order_row(entry: OrderPlaced, clock: Clock) -> dict[str, Any]:
     """The row of an order as its entry gives it. Raises `Invalid` naming the field."""
-    at, received = clock.micros(entry.at, "at"), clock.now_micros
-    size, funds, kind = entry.size, entry.funds, entry.type
+    size, funds, kind, price, activate = entry.size, entry.funds, entry.type, entry.price, entry.activate
     if (size is None) == (funds is None):
         raise Invalid("an order has either a size or funds" if size is None else "size and funds exclude each other",
                       field="size" if size is None else "funds",
                       remedy="give size, in units of the asset, or funds, in the quote currency")
     if kind not in KINDS:
         raise Invalid(f"{str(kind)[:40]!r} is not a kind of order", field="type", remedy="use market, limit or stop")
-    price, activate = entry.price, entry.activate
     if price is None and kind == "limit":
         raise Invalid("a limit order has a price", field="price", remedy="give the limit")
     if activate is None and kind == "stop":
@@ -62,7 +60,7 @@ def order_row(entry: OrderPlaced, clock: Clock) -> dict[str, Any]:
         "fee_currency": one_line(entry.fee_currency, "fee_currency", 32) if entry.fee_currency else "",
         "annotation": None if entry.annotation is None else text_up_to(entry.annotation, "annotation", 20_000),
         "version_id": text_up_to(entry.version, "version", 128) if entry.version else "",
-        "at": at, "received_at": received, "extra": entry.extra,
+        "at": clock.micros(entry.at, "at"), "received_at": clock.now_micros, "extra": entry.extra,
     }
 
 
@@ -149,12 +147,13 @@ def rejection(row: Mapping[str, Any]) -> str | None:
     return f"order {row['id']} {status}: {row['side']} {row['symbol']}"
 
 
-def order_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An order as events and answers show it."""
+def order_json(row: Mapping[str, Any], at: str = "", received: str = "") -> dict[str, Any]:
+    """An order as events and answers show it; `at` and `received` are its instants where they are text already."""
     executed, canceled = row["executed_at"], row["canceled_at"]
     return {
         "model": row["model_id"], "id": row["id"], "symbol": row["symbol"], "side": row["side"], "kind": row["kind"],
-        "at": times.iso(row["at"]), "received_at": times.iso(row["received_at"]), "run": row["run_id"],
+        "at": at or times.iso(row["at"]), "received_at": received or times.iso(row["received_at"]),
+        "run": row["run_id"],
         "exchange": row["exchange"], "size": row["size"], "funds": row["funds"], "price": row["price"],
         "activate": row["activate"], "filled": row["filled"], "status": row["status"],
         "executed_at": None if executed is None else times.iso(executed),
@@ -171,9 +170,10 @@ def stored(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def row_of(row: Any) -> dict[str, Any]:
-    """The row of a database row (all columns)."""
+    """The row of what the driver found (all columns)."""
     found = dict(zip(COLUMNS, row, strict=True))
-    found["extra"] = found["extra"] or {}
+    extra = found["extra"]
+    found["extra"] = decode(extra) if isinstance(extra, str) else extra or {}  # PostgreSQL's driver reads JSON itself
     return found
 
 

@@ -16,7 +16,7 @@ from engine.model import Principal
 from server.services.activity_entries import Step, placed
 from server.services.activity_orders import merged, order_json, replaced, row_of, stored
 from server.services.activity_values import Clock
-from server.store.bulk import insert_rows, upsert_rows
+from server.store.bulk import find_rows, insert_rows, upsert_rows
 from server.store.encoding import decode, encode
 from server.store.events import EventLog
 from server.store.tables.activity import ingest_keys, models, orders, pnl_points, projects
@@ -25,7 +25,6 @@ __all__ = ["DEFAULT_PROJECT", "Batch", "GoneError", "Writing", "allowed", "make_
 
 DEFAULT_PROJECT: Final = "default"
 KEYS_KEPT: Final = 24 * 3600 * 1_000_000  # microseconds for which an Idempotency-Key is remembered
-_CHUNK: Final = 400
 
 _HEARD: Final = (
     update(models).where(models.c.id == bindparam("of")).values(
@@ -315,15 +314,9 @@ class Writing:
 
     def _load(self, keys: Iterable[tuple[str, str, str]]) -> None:
         """Read the rows of the orders that are spoken of."""
-        groups: dict[tuple[str, str], list[str]] = {}
-        for model, run, id in dict.fromkeys(keys):
-            groups.setdefault((model, run), []).append(id)
-        for (model, run), ids in groups.items():
-            for start in range(0, len(ids), _CHUNK):
-                part = ids[start:start + _CHUNK]
-                query = select(orders).where(orders.c.model_id == model, orders.c.run_id == run, orders.c.id.in_(part))
-                for row in self._connection.execute(query):
-                    self._rows[model, run, row.id] = row_of(row)
+        for found in find_rows(self._connection, orders, dict.fromkeys(keys)):
+            row = row_of(found)
+            self._rows[row["model_id"], row["run_id"], row["id"]] = row
 
 
 def make_model(connection: Connection, events: EventLog, id: str, *, project: str, dialect: str, clock: Clock,

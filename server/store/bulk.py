@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table
 
 from server.store.engines import driver
 
-__all__ = ["insert_events", "insert_rows", "last_numbers", "upsert_rows"]
+__all__ = ["find_rows", "insert_events", "insert_rows", "last_numbers", "upsert_rows"]
 
 _FEW: Final = 8  # rows for which COPY costs more than it saves
 _EVENTS_SQLITE: Final = "INSERT INTO events (stream, seq, type, at, data) VALUES (?, ?, ?, ?, ?)"
@@ -51,6 +51,23 @@ def insert_events(connection: Connection, rows: Sequence[tuple[str, int, str, in
     return ids
 
 
+def find_rows(connection: Connection, table: Table, keys: Collection[tuple[str, ...]]) -> list[Sequence[Any]]:
+    """The whole rows with these primary keys (texts), those that are there."""
+    if not keys:
+        return []
+    raw = driver(connection)
+    names = [f'"{column.name}"' for column in table.primary_key.columns]
+    what = f'SELECT {", ".join(_names(table))} FROM "{table.name}" WHERE '
+    if connection.dialect.name == "sqlite":
+        one = what + " AND ".join(f"{name} = ?" for name in names)
+        return [row for key in keys if (row := raw.execute(one, key).fetchone()) is not None]
+    lists = ", ".join(["%s::text[]"] * len(names))
+    with raw.cursor() as cursor:
+        found = cursor.execute(f"{what}({', '.join(names)}) IN (SELECT * FROM unnest({lists}))",
+                               [list(part) for part in zip(*keys, strict=True)])
+        return list(found.fetchall())
+
+
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
     """Insert whole rows, in the order of the table's columns, that are not there yet."""
     if not rows:
@@ -63,8 +80,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[An
         if len(rows) <= _FEW:
             cursor.executemany(_statement(table, "INSERT", "%s"), rows)
             return
-        names = ", ".join(f'"{column.name}"' for column in table.columns)
-        with cursor.copy(f'COPY "{table.name}" ({names}) FROM STDIN') as copy:
+        with cursor.copy(f'COPY "{table.name}" ({", ".join(_names(table))}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)
 
@@ -82,10 +98,14 @@ def upsert_rows(connection: Connection, table: Table, rows: Iterable[Sequence[An
         cursor.executemany(_statement(table, "UPSERT", "%s"), found)
 
 
+def _names(table: Table) -> list[str]:
+    return [f'"{column.name}"' for column in table.columns]
+
+
 def _statement(table: Table, kind: str, place: str) -> str:
     statement = _STATEMENTS.get((table.name, kind + place))
     if statement is None:
-        names = [f'"{column.name}"' for column in table.columns]
+        names = _names(table)
         statement = (f'INSERT INTO "{table.name}" ({", ".join(names)}) '
                      f"VALUES ({', '.join([place] * len(names))})")
         if kind == "UPSERT":
