@@ -9,8 +9,9 @@ event causes may come before what was already waiting behind it.
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from engine import times
@@ -22,13 +23,19 @@ from engine.live import Stepper
 Event = tuple[str, Any]
 """Type and payload, times as whole seconds since 1970."""
 
+_REMEMBERED: Final = (
+    "_from", "_small", "_warm", "_direction", "_advices", "_pending", "_age", "_asset", "_currency", "_exposed",
+    "_trading", "_analyzing", "_told", "_stop", "_triggers", "_number", "_last_advice", "_price", "_now", "_begin",
+    "_start_balance", "_balance", "_end_price", "_trades", "_trip")
+"""All that changes, except for the finished roundtrips, the strategy's state and the queues (empty between minutes)."""
+
 
 class PaperGekko:
     """A strategy on live candles, with paper trading and figures. Feed `push` with minutes in order of time.
 
     `started` (seconds) is when a live instance was started: candles of the strategy that began more than a candle
     before that only warm up, they never trade. A backtest has none. An instance is brought back by feeding the same
-    minutes to a new one with the same `started`.
+    minutes to a new one with the same `started`, or by `recall`.
     """
 
     def __init__(self, settings: Settings, started: int | None = None) -> None:
@@ -51,6 +58,7 @@ class PaperGekko:
         self._now = 0
         self._begin: tuple[int, float] | None = None
         self._start_balance = self._balance = 0.0
+        self._end_price = math.nan
         self._trades = 0
         self._trip: dict[str, Any] = {"id": 0, "entry": None, "exit": None}
         self._trips: list[dict[str, Any]] = []
@@ -77,9 +85,39 @@ class PaperGekko:
             self._deliver(event, minute["close"])
         return said
 
+    def warm(self) -> None:
+        """Take the strategy's step once, so that what it needs is compiled and loaded; its state is not to be used
+        after that."""
+        self._stepper.push(np.ones((1, 5)))
+
     def finish(self) -> list[Event]:
         """What a backtest says after its last candle: the performance report, when there were trades."""
         return [("performanceReport", self.report())] if self._trades and self._settings.analyzing else []
+
+    def memory(self) -> bytes:
+        """Everything that `recall` needs to go on as if nothing had happened, but for the roundtrips so far."""
+        kept = {name: getattr(self, name) for name in _REMEMBERED}
+        return msgspec.msgpack.encode({
+            "strategy": self._settings.strategy.name, "state": self._stepper.state.tobytes(), "kept": kept})
+
+    def recall(self, memory: bytes, roundtrips: list[dict[str, Any]]) -> None:
+        """Take over what another one with the same settings remembered, and the payloads of its roundtrip events.
+
+        Raises `Invalid` when the memory is of another strategy, or of a version that remembered other things.
+        """
+        try:
+            found = msgspec.msgpack.decode(memory)
+            state = np.frombuffer(found["state"], np.float64)
+            fits = found["strategy"] == self._settings.strategy.name and state.shape == self._stepper.state.shape
+            if not fits or set(found["kept"]) != set(_REMEMBERED):
+                raise ValueError
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            raise Invalid("what the strategy remembered was kept by another version",
+                          remedy="start a new instance") from None
+        self._stepper.state[:] = state
+        for name, value in found["kept"].items():
+            setattr(self, name, value)
+        self._trips = list(roundtrips)
 
     def _advise(self, minute: Mapping[str, float]) -> None:
         self._small.append(minute)

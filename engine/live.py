@@ -24,7 +24,8 @@ class Stepper:
         self.params = dict(params or {}) if resolved else strategy.resolve(params or {})
         self._n = n
         self._vector = strategy.vector(self.params)
-        self._state = np.zeros(strategy.state_size(self.params, n))
+        self.state = np.zeros(strategy.state_size(self.params, n))
+        """All that the strategy remembers; put another's here to go on where it was."""
         step = strategy.load()
         self._step = step if "python" in strategy.speeds else _caller(step)
 
@@ -38,7 +39,7 @@ class Stepper:
             raise Invalid(f"bars have the shape {bars.shape}", field="bars", remedy=f"give an array ({self._n}, 5)")
         advice = np.full(self._n, np.nan)
         out = np.full(len(self.strategy.indicators), np.nan)
-        self._step(self._vector, self._state, bars, advice, out)
+        self._step(self._vector, self.state, bars, advice, out)
         return advice, out
 
 

@@ -19,6 +19,7 @@ from server.auth import Authenticator, Origins, Sessions, secret_key
 from server.config import Config
 from server.dialects import (
     gekko,
+    gekko_live,
     glowback,
     native,
     native_markets,
@@ -41,7 +42,7 @@ __all__ = ["DIALECTS", "Server", "run", "serve"]
 
 DIALECTS: Final[tuple[Any, ...]] = (
     pages, native, native_markets, native_models, native_projects, native_runs, native_sweeps,
-    gekko, glowback,  # whose catch-alls come last
+    gekko_live, gekko, glowback,  # whose catch-alls come last
 )
 """Every module that serves something; each has `routes(services) -> list[Route]`."""
 

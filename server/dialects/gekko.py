@@ -6,7 +6,7 @@
     backtest                a run of dialect "gekko" on the pool; the answer comes when it is computed, the run's
                             report for people a moment later. A client that leaves does not stop it.
 
-Not served: imports, live instances, exchanges, keys. These addresses are 404.
+Live instances and the WebSocket are in `gekko_live`.
 
 Who may ask. Gekko knows no authentication, and its clients send none: they work with a server that runs open
 (WORKBENCH_TOKEN empty, on loopback only). Else a token (`Authorization: Bearer`, `X-API-Key`) or, for a page of this
@@ -21,7 +21,6 @@ The catch-all of `/api` must come after all other routes below `/api`.
 """
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Final
 
 from tornado.iostream import StreamClosedError
@@ -30,7 +29,7 @@ from engine.errors import Conflict, Invalid, NotFound, Unavailable, WorkbenchErr
 from engine.gekko_answer import FILE, READY, early_file
 from engine.gekko_ranges import read_date
 from engine.gekko_text import ROWS, figures, weave
-from engine.model import FINISHED, Event, Run
+from engine.model import FINISHED, Run
 from server.dialects.base import BaseHandler
 from server.dialects.encoding import dumps
 from server.dialects.failures import Failure
@@ -38,7 +37,6 @@ from server.dialects.gekko_requests import MOST_BODY, read_body, read_size, spec
 from server.dialects.gekko_texts import PARTS, STRATEGIES, VERSION
 from server.dialects.guarded import Guarded
 from server.dialects.routes import Answer, Path, Route
-from server.dialects.streams import StreamHandler
 from server.services import Services
 from server.services.histories import Batches, Histories, History
 
@@ -161,7 +159,7 @@ class CandlesHandler(Handler):
 
         def work() -> bytes | None:
             try:
-                market = self.histories.resolve(config.get("watch"))
+                market = self.histories.resolve(self.services.instances.stored(config.get("watch")))
             except NotFound:
                 return None
             return rows(self.histories.candles(market, start // 60 * 60, end // 60 * 60, size))
@@ -231,24 +229,6 @@ def failure_of_run(words: str) -> WorkbenchError:
     return Invalid(message, field=field) if colon and re.fullmatch(r"[A-Za-z_.]+", field) else Invalid(words)
 
 
-class SocketHandler(Gekko, StreamHandler):
-    """Updates of imports and live instances. There are none yet, so this only keeps the connection alive."""
-
-    refusals = "handshake"
-
-    @property
-    def ping_interval(self) -> float:
-        return PING
-
-    @property
-    def ping_timeout(self) -> float:
-        return PING
-
-    async def events(self) -> AsyncIterator[Event]:  # type: ignore[override]
-        async for event in self.services.events.follow("gekko"):
-            yield event
-
-
 class UnknownHandler(Handler):
     async def admit(self) -> None:
         self._answer_origin()
@@ -268,10 +248,6 @@ def routes(services: Services) -> list[Route]:
         return Route(methods=method, path=path, handler=handler, auth=scope, summary=summary, tag=NAME, options=more,
                      answers={200: answer, **answers}, **body, **rest)
 
-    socket: dict[str, Any] = {"handler": SocketHandler, "auth": "read", "tag": NAME, "websocket": True, "upgrade": True,
-              "summary": "Updates over WebSocket, here or at `/`", "options": more,
-              "answers": {101: Answer(doc="the connection is kept alive; nothing is sent yet"),
-                          404: Answer(doc="without the upgrade", content=("text/plain",))}}
     return [
         route("GET", "/api/info", InfoHandler, "read", "The Gekko that is spoken here",
               Answer(doc="its version", model=_object(version=_TEXT))),
@@ -293,8 +269,6 @@ def routes(services: Services) -> list[Route]:
               Answer(doc="market, tradingAdvisor, strategyParameters, performanceReport and the lists that "
                          "backtestResultExporter.data asks for", model={"type": "object"}),
               description="A body is a configuration of Gekko; `backtestResultExporter.enabled` must be true."),
-        Route(methods="GET", path="/", hidden=True, **socket),  # to others this address is a page
-        Route(methods="GET", path="/api", **socket),
         *(Route(methods=("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"), path=path, handler=UnknownHandler,
                 auth=None, name="nowhere", summary="Nothing", tag=NAME, hidden=True, unmetered=True)
           for path in ("/api", "/api/{rest:path}")),

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from engine.candle_store import CandleStore
 from engine.errors import WorkbenchError
 from server.config import Config
+from server.exchanges.directory import Exchanges
 from server.pool import Pool
 from server.services.activity import Activity
+from server.services.imports import Imports
+from server.services.instances import Instances
+from server.services.keys import Keys
 from server.services.markets import Markets
 from server.services.model_reads import ModelReads
 from server.services.optimizations import Optimizations
@@ -34,6 +38,10 @@ class Services:
     models: ModelReads
     runs: Runs
     optimizations: Optimizations
+    exchanges: Exchanges
+    keys: Keys
+    imports: Imports
+    instances: Instances
     admin_token: str | None
 
     @classmethod
@@ -52,15 +60,22 @@ class Services:
             pool = Pool(data_dir=config.data_dir.absolute(), workers=config.workers, scheduler=config.scheduler,
                         run_timeout=config.run_timeout, run_memory=config.run_memory)
             runs = Runs(db=db, events=events, pool=pool, store=store, data_dir=config.data_dir.absolute())
+            activity = Activity(db=db, events=events, users=users)
+            markets = Markets(store=store, db=db, events=events)
+            exchanges = Exchanges(config.data_dir / "exchanges", config.exchanges)
+            keys = Keys(db=db, events=events, exchanges=exchanges, data_dir=config.data_dir)
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
-                activity=Activity(db=db, events=events, users=users),
-                markets=Markets(store=store, db=db, events=events), models=ModelReads(db), runs=runs,
+                activity=activity, markets=markets, exchanges=exchanges, keys=keys,
+                imports=Imports(db=db, events=events, store=store, exchanges=exchanges),
+                instances=Instances(db=db, events=events, markets=markets, store=store, activity=activity), models=ModelReads(db), runs=runs,
                 optimizations=Optimizations(db=db, events=events, runs=runs))
             if compute:
                 await pool.start()
             await runs.start()
             await services.optimizations.start()
+            await services.imports.start()
+            await services.instances.start()
             return services
         except BaseException:
             await (services or db).close()
@@ -76,6 +91,9 @@ class Services:
 
     async def close(self) -> None:
         """Stop taking work and close everything, what depends on others first."""
+        await self.instances.close()
+        await self.imports.close()
+        await self.exchanges.close()
         await self.optimizations.close()
         await self.runs.close()
         await self.pool.close()

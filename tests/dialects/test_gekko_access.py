@@ -138,7 +138,9 @@ async def test_every_route_is_documented(server: Any) -> None:
                        ("/api/scan", "post"), ("/api/scansets", "post"), ("/api/getCandles", "post"),
                        ("/api/backtest", "post"), ("/api", "get")):
         assert verb in paths[path], path
-    assert not any(rest in path for path in paths for rest in ("{rest}", "startGekko"))
+    for path in ("startGekko", "stopGekko", "deleteGekko"):
+        assert "post" in paths[f"/api/{path}"], path
+    assert not any("{rest}" in path for path in paths)
 
 
 async def test_a_backtest_that_is_cancelled_ends_the_waiting(open_server: Any) -> None:

@@ -1,0 +1,347 @@
+"""Live instances: watchers of markets, and strategies that trade on their candles, on paper or with real orders.
+
+All of them survive the server: the table `instances` has what each was asked, what it remembers and where it was, and
+is written in one transaction with the events of each group of minutes. After a restart every live instance goes on with
+the minute after the last one that was kept.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from engine import times
+from engine.candle_store import CandleStore
+from engine.errors import Busy, Conflict, Invalid, NotFound, Unavailable, WorkbenchError
+from engine.model import Market
+from server.services.histories import Histories
+from server.services.instance_feeds import MINUTE, REPLAY, ExchangeFeed, Feed, ReplayFeed, replay_of
+from server.services.instance_ledger import Ledger
+from server.services.instance_plans import Plan, new_id, plan_of
+from server.services.instance_rows import LISTED, Instance, changed, instance_of, row_of, stream_of
+from server.services.instance_runner import Runner
+from server.services.instance_watch import Kept, MarketWatch
+from server.services.markets import Markets
+from server.store.database import Database
+from server.store.encoding import encode
+from server.store.events import EventLog
+from server.store.tables.instances import instances
+
+__all__ = ["DELETED", "Instances"]
+
+DELETED: Final = "instances"
+"""The stream that tells of deleted instances."""
+
+MOST_LIVE: Final = 1000
+RETRY: Final = 1.0
+LONGEST_PAST: Final = 366 * 86400  # seconds that an exchange is asked to go back
+
+log = logging.getLogger("workbench.instances")
+
+
+class Instances:
+    """All instances. Raises `NotFound` for an unknown id, `Conflict` for one in another state.
+
+    exchanges: where markets that are not replayed come from; None: nowhere. activity: where trades are recorded.
+    """
+
+    def __init__(self, *, db: Database, events: EventLog, markets: Markets, store: CandleStore,
+                 exchanges: Any = None, activity: Any = None) -> None:
+        self._db = db
+        self._events = events
+        self._markets = markets
+        self._histories = Histories(store)
+        self._exchanges = exchanges
+        self._all: dict[str, Instance] = {}
+        self._watches: dict[tuple[Any, ...], MarketWatch] = {}
+        self._places: dict[str, tuple[Any, ...]] = {}  # which watch a live instance listens to
+        self._runners: dict[str, Runner] = {}
+        self._joining: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._reading = asyncio.Lock()
+        self.ledger = Ledger(db, events, activity, self._about) if activity is not None else None
+
+    # -- life of the service
+
+    async def start(self) -> None:
+        """Take up what a former life left; returns before the instances are at work again."""
+        rows = await self._db.read(lambda connection: connection.execute(
+            select(instances).order_by(instances.c.started_at, instances.c.id)).all())
+        if self.ledger is not None:
+            await self.ledger.start()
+        for row in rows:
+            instance = self._all[row.id] = instance_of(row)
+            if instance.live:
+                self._join(instance)
+
+    async def close(self) -> None:
+        """Stop listening everywhere. What was heard is kept; the instances go on in the next life."""
+        for task in list(self._joining.values()):
+            task.cancel()
+        await asyncio.gather(*self._joining.values(), return_exceptions=True)
+        for watch in list(self._watches.values()):
+            await watch.close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        if self.ledger is not None:
+            await self.ledger.close()
+        self._watches.clear()
+
+    # -- looking
+
+    async def list(self, state: str | None = None) -> list[Instance]:
+        """All instances, or those in a state, oldest first."""
+        found = [each for each in self._all.values() if state in (None, each.state)]
+        for each in found:
+            await self._complete(each)
+        return found
+
+    async def get(self, id: str) -> Instance:
+        instance = self._known(id)
+        await self._complete(instance)
+        return instance
+
+    def silence(self, id: str) -> str | None:
+        """Why a live instance hears nothing at present; None when all is well."""
+        watch = self._watches.get(self._places.get(id, ()))
+        return watch.failure if watch is not None else None
+
+    # -- changing
+
+    async def begin(self, config: Mapping[str, Any], *, owner: str = "") -> Instance:
+        """A new live instance. It begins to listen a moment later: a strategy may have to be compiled first.
+
+        Raises `Invalid` with the field for what cannot work, `Busy` when there are too many.
+        """
+        if sum(each.live for each in self._all.values()) >= MOST_LIVE:
+            raise Busy(f"{MOST_LIVE} instances are live", remedy="stop some")
+        plan = await asyncio.to_thread(self._plan, config)
+        watch = self._watches.get(plan.key)
+        feed = watch.feed if watch is not None else self._feed(plan)
+        at = times.now()
+        instance = Instance(id=new_id(plan.kind, at), kind=plan.kind, state="live", market=plan.market, owner=owner,
+                            config=plan.config, started_at=at)
+        if watch is not None and watch.position is not None:  # it joins others, where they are
+            instance.position = watch.position
+        else:
+            instance.position = await feed.begins() - MINUTE
+        if plan.kind != "watcher":
+            if plan.replay is None:
+                instance.begin = int(at.timestamp())
+            elif watch is not None and watch.position is not None:
+                instance.begin = watch.position + MINUTE
+        if plan.since is not None:
+            if plan.replay is None and plan.since < at.timestamp() - LONGEST_PAST:
+                raise Invalid("this is too long ago", field="market.from",
+                              remedy="import the candles and run a backtest")
+            instance.position = min(instance.position, plan.since - MINUTE)
+
+        def work(connection: Connection) -> None:
+            event = self._events.append(connection, stream_of(instance.id), "created", {
+                "id": instance.id, "kind": instance.kind, "market": instance.market.key, "config": instance.config,
+                "owner": owner, "started_at": times.iso(at)}, at=at)
+            instance.noted = event.id - 1
+            connection.execute(insert(instances), row_of(instance))
+
+        await self._db.write(work)
+        self._all[instance.id] = instance
+        self._join(instance, plan)
+        return instance
+
+    async def stop(self, id: str) -> Instance:
+        """End a live instance; it moves to the archive."""
+        instance = self._live(id)
+        joining = self._joining.get(id)
+        if joining is not None:
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+        await self._end(instance, "stopped", None)
+        return instance
+
+    async def remove(self, id: str) -> None:
+        """Delete an instance from the archive, with its events. What it traded stays with its model."""
+        instance = self._known(id)
+        if instance.live:
+            raise Conflict("the instance is live", remedy="stop it first")
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(instances).where(instances.c.id == id))
+            self._events.delete(connection, stream_of(id))
+            self._events.append(connection, DELETED, "deleted", {"id": id})
+
+        await self._db.write(work)
+        self._all.pop(id, None)
+
+    # -- at work
+
+    def _watch_of(self, plan: Plan) -> MarketWatch:
+        watch = self._watches.get(plan.key)
+        if watch is None:
+            watch = self._watches[plan.key] = MarketWatch(self._feed(plan), self._markets, self._keep, self._fail)
+        return watch
+
+    def _feed(self, plan: Plan) -> Feed:
+        if plan.replay is not None:
+            return ReplayFeed(plan.replay, self._markets)
+        return ExchangeFeed(plan.market, self._exchanges, plan.interval)
+
+    def _let_go(self, place: tuple[Any, ...]) -> None:
+        """End a watch to which nobody listens or is about to."""
+        if place in self._watches and place not in self._places.values():
+            task = asyncio.create_task(self._watches.pop(place).close())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def _join(self, instance: Instance, plan: Plan | None = None) -> None:
+        task = asyncio.create_task(self._attach(instance, plan), name=f"instance {instance.id}")
+        self._joining[instance.id] = task
+        task.add_done_callback(lambda done: self._joining.pop(instance.id, None))
+
+    async def _attach(self, instance: Instance, made: Plan | None) -> None:
+        """Have a live instance listen, from where it was."""
+        pause = RETRY
+        while True:
+            try:
+                plan = made or await asyncio.to_thread(self._plan, instance.config)
+                await self._complete(instance)
+                runner = self._runners[instance.id] = self._runner(instance, plan)
+                await asyncio.to_thread(runner.prepare)
+                watch = self._watch_of(plan)
+                self._places[instance.id] = plan.key
+                await watch.join(runner)
+                return
+            except Unavailable as error:  # the database is away: there is nothing to be lost by waiting
+                log.warning("an instance cannot begin, trying again", extra={"facts": {
+                    "instance": instance.id, "because": error.message}})
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 60.0)
+            except Exception as error:
+                await self._fail(self._runners.get(instance.id) or Runner(instance), error)
+                return
+
+    def _plan(self, config: Mapping[str, Any]) -> Plan:
+        return plan_of(config, [each.market for each in self._histories.all()])
+
+    def _runner(self, instance: Instance, plan: Plan) -> Runner:
+        return Runner(instance)
+
+    async def _keep(self, kept: Kept) -> None:
+        """Save what instances said, and where they are now. Returns when it is saved, however long that takes."""
+        at = times.now()
+        saved: list[tuple[str, dict[str, Any], list[tuple[str, Mapping[str, Any]]]]] = []
+        for runner, said in kept:
+            instance = runner.instance
+            instance.hear(said, at)
+            instance.position, instance.memory = runner.position, runner.memory()
+            items: list[tuple[str, Any]] = [(kind, encode({"payload": payload})) for kind, payload in said]
+            saved.append((instance.id, changed(instance), items))
+
+        def work(connection: Connection) -> None:
+            for id, values, items in saved:
+                again = instances.c.position_at.is_(None) | (instances.c.position_at < values["position_at"])
+                done = connection.execute(update(instances).where(instances.c.id == id, again).values(**values))
+                if done.rowcount:  # else it was saved, although the connection was lost before we were told
+                    self._events.append_many(connection, stream_of(id), items, at=at)
+
+        await self._patiently(work)
+
+    async def _patiently(self, work: Callable[[Connection], None]) -> None:
+        pause = RETRY
+        while True:
+            try:
+                await self._db.write(work)
+                return
+            except Unavailable as error:
+                log.warning("what instances said cannot be saved, trying again", extra={"facts": {
+                    "because": error.message}})
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 30.0)
+
+    async def _fail(self, runner: Runner, error: Exception) -> None:
+        """End an instance with an error. Called by its watch, or when it could not join one."""
+        expected = isinstance(error, WorkbenchError)
+        log.warning("an instance failed", exc_info=None if expected else error, extra={"facts": {
+            "instance": runner.instance.id, "because": str(error)}})
+        instance = runner.instance
+        place = self._places.get(instance.id, ())
+        watch = self._watches.get(place)
+        if watch is not None:
+            watch.leave(runner)
+        await self._archive(instance, "failed", str(error) if expected else f"{type(error).__name__}: {error}")
+        self._let_go(place)
+
+    async def _end(self, instance: Instance, state: str, error: str | None) -> None:
+        place = self._places.get(instance.id, ())
+        watch = self._watches.get(place)
+        if watch is None:
+            await self._archive(instance, state, error)
+            return
+        async with watch.lock:
+            self._live(instance.id)
+            if (runner := self._runners.get(instance.id)) is not None:
+                watch.leave(runner)
+            await self._archive(instance, state, error)
+        self._let_go(place)
+
+    async def _archive(self, instance: Instance, state: str, error: str | None) -> None:
+        at = times.now()
+        instance.state, instance.error, instance.ended_at = state, error, at
+        values = changed(instance)
+
+        def work(connection: Connection) -> None:
+            connection.execute(update(instances).where(instances.c.id == instance.id).values(**values))
+            self._events.append_many(connection, stream_of(instance.id), [
+                (state, {"error": error} if error is not None else {}), ("archived", {})], at=at)
+
+        await self._patiently(work)
+        self._runners.pop(instance.id, None)
+        self._places.pop(instance.id, None)
+
+    # -- inside
+
+    def _known(self, id: str) -> Instance:
+        instance = self._all.get(id) if isinstance(id, str) else None
+        if instance is None:
+            raise NotFound(f"there is no instance {id!r}"[:200], field="id")
+        return instance
+
+    def _live(self, id: str) -> Instance:
+        instance = self._known(id)
+        if not instance.live:
+            raise Conflict(f"the instance has {instance.state}" if instance.state == "failed" else
+                           f"the instance is {instance.state}", field="id")
+        return instance
+
+    async def _complete(self, instance: Instance) -> None:
+        """Read the lists of an instance that a former life made."""
+        if instance.complete:
+            return
+        async with self._reading:
+            if instance.complete:
+                return
+            lists: dict[str, list[Any]] = {}
+            after = 0
+            while page := await self._events.page(stream_of(instance.id), after, types=LISTED):
+                for event in page:
+                    lists.setdefault(event.type, []).append(event.data["payload"])
+                after = page[-1].seq
+            instance.lists, instance.complete = lists, True
+
+    def _about(self, id: str) -> tuple[str, Market, str] | None:
+        instance = self._all.get(id)
+        if instance is None:
+            return None
+        advisor = instance.config.get("tradingAdvisor")
+        method = advisor.get("method") if isinstance(advisor, Mapping) else None
+        return instance.kind, instance.market, str(method or instance.kind)
+
+    def stored(self, watch: Any) -> Any:
+        """The `watch` under which the candles of another are stored: a replay's are those of its source. Blocks."""
+        if not isinstance(watch, Mapping) or str(watch.get("exchange", "")).casefold() != REPLAY:
+            return watch
+        try:
+            source = replay_of(watch, [each.market for each in self._histories.all()]).source
+        except Invalid:
+            return watch
+        return {"exchange": source.exchange, "asset": source.asset, "currency": source.currency}
