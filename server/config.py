@@ -130,6 +130,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(name="run_memory", kind="size", default=0, help="memory that one run may use; 0: no limit"),
     Setting(name="csv_root", kind="path", default=None,
             help="folder below which requests may name CSV files; not set: none may"),
+    Setting(name="exchanges", kind="path", default=None,
+            help="TOML or JSON file with a section of options for each exchange: addresses, proxies, limits"),
     Setting(name="rate_limit", kind="integer", default=6000, low=0, high=10**9,
             help="requests a minute for each client; 0: no limit"),
     Setting(name="max_body", kind="size", default=8 * 2**20, low=1024, help="largest ordinary request body"),
@@ -172,6 +174,7 @@ class Config:
     run_timeout: float = 3600.0
     run_memory: int = 0
     csv_root: Path | None = None
+    exchanges: Path | None = None
     rate_limit: int = 6000
     max_body: int = 8 * 2**20
     max_upload: int = 2**30
