@@ -42,7 +42,7 @@ class Keys:
         self._path = data_dir / FILE
         self._fernet: Any = None
 
-    async def list(self) -> list[str]:
+    async def names(self) -> list[str]:
         """The exchanges that have a key, in the order in which they got it."""
         return await self._db.read(_names)
 
@@ -77,7 +77,7 @@ class Keys:
 
     async def has(self, exchange: str) -> bool:
         """Whether there is a key for this exchange."""
-        return exchange.lower() in await self.list()
+        return exchange.lower() in await self.names()
 
     async def values(self, exchange: str) -> Mapping[str, str]:
         """A key's parts, for `Exchanges.account` and nothing else. Raises `NotFound`; `Unavailable` when the file that
