@@ -4,6 +4,7 @@
       Invalid          the request cannot be understood or is not allowed to mean this
       Unauthenticated  who are you?
       Forbidden        you may not
+      PaymentRequired  what you have paid for does not cover it
       NotFound         there is no such thing
       Conflict         not in its present state
       TooLarge         over a limit of size
@@ -18,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 __all__ = [
-    "Busy", "Cancelled", "Conflict", "Forbidden", "Invalid", "NotFound", "Problem", "TooLarge",
+    "Busy", "Cancelled", "Conflict", "Forbidden", "Invalid", "NotFound", "PaymentRequired", "Problem", "TooLarge",
     "Unauthenticated", "Unavailable", "WorkbenchError",
 ]
 
@@ -83,6 +84,10 @@ class Unauthenticated(WorkbenchError):
 
 class Forbidden(WorkbenchError):
     code = "forbidden"
+
+
+class PaymentRequired(WorkbenchError):
+    code = "payment_required"
 
 
 class NotFound(WorkbenchError):

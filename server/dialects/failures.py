@@ -41,6 +41,7 @@ class UpgradeRequired(errors.WorkbenchError):
 STATUSES: Final[tuple[tuple[type[errors.WorkbenchError], int], ...]] = (
     (Malformed, 400), (UnsupportedMedia, 415), (errors.Invalid, 422), (errors.Unauthenticated, 401),
     (errors.Forbidden, 403), (errors.NotFound, 404), (errors.Conflict, 409), (errors.TooLarge, 413),
+    (errors.PaymentRequired, 402),
     (errors.Busy, 429), (errors.Unavailable, 503), (errors.Cancelled, 409),
     (MethodNotAllowed, 405), (UpgradeRequired, 426),
 )

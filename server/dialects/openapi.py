@@ -31,7 +31,8 @@ ERROR: Final[dict[str, Any]] = {
     },
 }
 DOCS: Final[dict[int, str]] = {
-    400: "The request cannot be read", 401: "No valid token", 403: "Not allowed with this token, host or origin",
+    400: "The request cannot be read", 401: "No valid token",
+    402: "What was paid for does not cover it", 403: "Not allowed with this token, host or origin",
     404: "There is no such thing", 409: "Not in its present state", 413: "The body is too large",
     415: "No such content type is read here", 422: "A value is wrong; each problem names its field",
     426: "This is a WebSocket", 429: "Too many requests", 500: "Something went wrong inside the workbench",
