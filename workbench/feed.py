@@ -104,5 +104,6 @@ class Feed:
     @staticmethod
     def _refusal(code: int | None, reason: str) -> None:
         if code == 1008:
-            kind = NotFound if "run" in reason.lower() or "found" in reason.lower() else Unauthenticated
+            missing = any(word in reason.lower() for word in ("run", "found", "there is no"))
+            kind = NotFound if missing else Unauthenticated
             raise kind(reason or "the server refused the stream")

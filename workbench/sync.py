@@ -10,6 +10,7 @@ from workbench import requests
 from workbench.client import AsyncClient, When
 from workbench.frames import frame
 from workbench.loop import LoopThread
+from workbench.models import ModelTables
 from workbench.progress import Progress, progress_for
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from workbench.server_process import ServerProcess
 
 
-class Client:
+class Client(ModelTables):
     """Talks to one workbench server. Made by `workbench.connect()`.
 
     Every call blocks until the answer is there, also inside a running notebook loop (the work happens on a thread of
