@@ -155,7 +155,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(name="api_only", kind="switch", default=False, help="serve the API and the streams, but no pages"),
     Setting(name="no_browser", kind="switch", default=False, help="do not open a browser"),
     Setting(name="gekko_ui", kind="path", default=None,
-            help="folder of a Gekko user interface for /gekko (kept for later: nothing is served from it yet)"),
+            help="folder of Gekko's own web application (web/vue/dist), served at /gekko/; not set: none is"),
+    Setting(name="allow_live_trading", kind="switch", default=False,
+            help="let trade bots place real orders with stored exchange keys"),
 )
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
@@ -190,6 +192,7 @@ class Config:
     api_only: bool = False
     no_browser: bool = False
     gekko_ui: Path | None = None
+    allow_live_trading: bool = False
 
     def __post_init__(self) -> None:
         problems = []

@@ -24,11 +24,12 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+from engine import times
 from engine.errors import Conflict, Invalid, NotFound
 from engine.model import Event
 from server.dialects.encoding import dumps
 from server.dialects.gekko import JSON, MOST_BODY, NAME, PING, TEXT, TEXTS, Gekko, Handler
-from server.dialects.gekko_live_states import BASE, instance_message, merged, state_of
+from server.dialects.gekko_live_states import BASE, error_text, instance_message, merged, state_of
 from server.dialects.routes import Answer, Route
 from server.dialects.streams import StreamHandler
 from server.services import Services
@@ -123,11 +124,19 @@ def _deleted(event: Event) -> dict[str, Any]:
 
 def _import(event: Event) -> dict[str, Any] | None:
     id = event.stream.partition("/")[2]
-    if event.type == "error":
-        return {"type": "import_error", "import_id": id, "error": event.data.get("error")}
-    if event.type == "update":
-        return {"type": "import_update", "import_id": id, "updates": event.data}
-    return None
+    if event.type == "progress":
+        latest = (event.data.get("import") or {}).get("latest")
+        if latest is None:
+            return None
+        text = times.parse(latest).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"type": "import_update", "import_id": id, "updates": {"latest": text, "done": False}}
+    state = event.data.get("state")
+    if event.type != "state" or state not in ("completed", "failed", "cancelled"):
+        return None
+    if state == "completed":
+        return {"type": "import_update", "import_id": id, "updates": {"done": True}}
+    return {"type": "import_error", "import_id": id,
+            "error": error_text(event.data.get("error") or "the import was cancelled")}
 
 
 def _keys(event: Event) -> dict[str, Any] | None:

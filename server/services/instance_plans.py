@@ -73,7 +73,7 @@ def plan_of(config: Mapping[str, Any], markets: Sequence[Market]) -> Plan:
         market = Market(REPLAY, replay.source.asset, replay.source.currency)
         config = {**config, "watch": {**watch, "source": replay.source.exchange, "speed": replay.speed}}
     else:
-        market = Market(watch["exchange"].lower(), watch["asset"], watch["currency"])
+        market = Market(watch["exchange"].lower(), watch["asset"].upper(), watch["currency"].upper())
     return Plan(kind=kind, market=market, config=config, replay=replay, since=_since(config), limits=limits,
                 interval=_interval(watch.get("tickrate")))
 

@@ -203,7 +203,7 @@ class Instances:
         pause = RETRY
         while True:
             try:
-                plan = made or await asyncio.to_thread(self._plan, instance.config)
+                plan = made if made is not None else await asyncio.to_thread(self._plan, instance.config)
                 await self._complete(instance)
                 runner = self._runners[instance.id] = self._runner(instance, plan)
                 await asyncio.to_thread(runner.prepare)
@@ -332,9 +332,12 @@ class Instances:
         instance = self._all.get(id)
         if instance is None:
             return None
-        advisor = instance.config.get("tradingAdvisor")
+        advisor, watch = instance.config.get("tradingAdvisor"), instance.config["watch"]
         method = advisor.get("method") if isinstance(advisor, Mapping) else None
-        return instance.kind, instance.market, str(method or instance.kind)
+        market = instance.market
+        if market.exchange == REPLAY:  # prices are looked up where they are stored
+            market = Market(watch["source"], market.asset, market.currency)
+        return instance.kind, market, str(method or instance.kind)
 
     def stored(self, watch: Any) -> Any:
         """The `watch` under which the candles of another are stored: a replay's are those of its source. Blocks."""
