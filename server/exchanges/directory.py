@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,8 +59,11 @@ class Exchanges:
         for the next time; no other is asked."""
         for name in self._options.keys() - self._kept - self._loading.keys():
             task = self._loading[name] = asyncio.ensure_future(self._load_quietly(name))
-            task.add_done_callback(lambda _, name=name: self._loading.pop(name, None))
+            task.add_done_callback(partial(self._loaded, name))
         return await asyncio.to_thread(self._catalogue.read, list(self._options))
+
+    def _loaded(self, name: str, _: object) -> None:
+        self._loading.pop(name, None)
 
     async def _load_quietly(self, name: str) -> None:
         try:

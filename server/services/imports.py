@@ -76,7 +76,7 @@ class Import:
     @property
     def progress(self) -> float:
         """A fraction 0..1 of the time that was asked for."""
-        return (self.position - self.start) / (self.end - self.start)
+        return (self.position - self.start) / (self.end - self.start) if self.end > self.start else 0.0
 
 
 class Imports:
@@ -132,17 +132,18 @@ class Imports:
     # -- change
 
     async def submit(self, market: Market, start: int, end: int, *, request: Mapping[str, Any], dialect: str = "native",
-                     owner: str = "") -> Import:
+                     owner: str = "", lenient: bool = False) -> Import:
         """Start an import of the minutes from `start` to before `end` (seconds). It waits while another one of the same
-        market runs. Raises `Invalid` for a senseless range, `Busy` when too many wait."""
-        start, end = start // WIDTH * WIDTH, -(-end // WIDTH) * WIDTH
-        if end <= start:
-            raise Invalid("this range does not make sense: it ends before it begins", field="to",
-                          remedy="give a `to` that is later than `from`")
+        market runs. Raises `Invalid` for a senseless range, unless `lenient`: then the import is made, and fails;
+        `Busy` when too many wait."""
+        start, end = start // WIDTH * WIDTH, end // WIDTH * WIDTH
+        if end <= start and not lenient:
+            raise Invalid("this range does not make sense: it ends before it begins", field="end",
+                          remedy="give an end that is later than the start")
         if start >= self._exchanges.clock():
-            raise Invalid("this range is in the future", field="from", remedy="give an earlier `from`")
-        if not EARLIEST <= start < end <= LATEST:
-            raise Invalid("this range is far from all candles", field="from",
+            raise Invalid("this range is in the future", field="start", remedy="give an earlier start")
+        if not (EARLIEST <= start <= LATEST and EARLIEST <= end <= LATEST):
+            raise Invalid("this range is far from all candles", field="start",
                           remedy="a number means milliseconds since 1970")
         now = times.micros(times.now())
         id = f"{secrets.randbelow(10**15):015d}"
@@ -241,6 +242,8 @@ class Imports:
 
     async def _fetch_all(self, made: Import) -> int:
         """Page after page; how many minutes there are not."""
+        if made.end <= made.start:
+            raise Invalid("This daterange does not make sense.")
         market = (await self._exchanges.listing(made.market)).market
         position, end = (times.micros(each) // times.SECOND for each in (made.position, made.end))
         end = min(end, self._exchanges.over())
