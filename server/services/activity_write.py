@@ -170,7 +170,7 @@ class Writing:
         found: dict[int, WorkbenchError] = {}
         placed_here: set[tuple[str, str, str]] = set()
         for step in batch.steps:
-            if step.index in refused:
+            if step.index in refused or step.kind not in ("order", "change"):
                 continue
             key = _key(step)
             if step.kind == "order":
