@@ -30,9 +30,9 @@ DURATIONS: Final[tuple[Duration, ...]] = ("short", "long")
 INSTRUMENTS: Final[tuple[str, ...]] = (
     "CRYPTOCURRENCIES", "FOREX", "INDICES", "COMMODITIES", "FUTURES", "STOCKS", "ETFS")
 
-MOVES: Final[Mapping[str, tuple[str, ...]]] = {"working": ("onGoing", "aborted"), "onGoing": ("closed", "aborted"),
+MOVES: Final[Mapping[str, tuple[str, ...]]] = {"working": ("onGoing", "aborted"), "onGoing": ("closed",),
                                                "closed": (), "aborted": ()}
-"""What may follow each state when a bot moves its own alert; the detectors' alerts never abort once they began."""
+"""What may follow each state."""
 
 _COINS: Final = frozenset({"BTC", "XBT", "ETH", "USDT", "USDC", "BNB", "SOL", "XRP", "ADA", "DOGE", "LTC", "DOT", "TRX",
                            "AVAX", "LINK", "BCH", "DAI", "BUSD", "FDUSD", "XMR", "ETC", "XLM", "TUSD"})
