@@ -1,6 +1,7 @@
 """Alerts and detection on a real database, with the real detection process: lives, restarts, late candles."""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -131,7 +132,7 @@ async def test_all_at_once_is_as_one_at_a_time_with_every_detector(small: House)
     moved = await small.alerts.on_candles(twin, replace(found, market=twin))
     assert moved > 50
     cuts = [0, 1, 2, 3, 50, 51, 180, 400, 599, 600]
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in itertools.pairwise(cuts):
         await small.alerts.on_candles(MARKET, found.take(slice(first, last)))
 
     def told(market: Market, alerts: Sequence[Alert]) -> list[dict[str, Any]]:
