@@ -38,6 +38,8 @@ class PaperGekko:
     minutes to a new one with the same `started`, or by `recall`.
     """
 
+    remembered: tuple[str, ...] = _REMEMBERED
+
     def __init__(self, settings: Settings, started: int | None = None) -> None:
         self._settings = settings
         self._stepper = Stepper(settings.strategy, settings.params, resolved=True)
@@ -77,12 +79,16 @@ class PaperGekko:
         self._advise(minute)
         self._watch(minute["close"])
         self._analyze(minute["close"])
+        return self._flush(minute["close"])
+
+    def _flush(self, price: float) -> list[Event]:
+        """Deliver everything that waits, in the order of the original."""
         said: list[Event] = []
         queues = (self._adviser, self._trader, self._analyzer)
         while queue := next(filter(None, queues), None):
             event = queue.popleft()
             said.append(event)
-            self._deliver(event, minute["close"])
+            self._deliver(event, price)
         return said
 
     def warm(self) -> None:
@@ -96,7 +102,7 @@ class PaperGekko:
 
     def memory(self) -> bytes:
         """Everything that `recall` needs to go on as if nothing had happened, but for the roundtrips so far."""
-        kept = {name: getattr(self, name) for name in _REMEMBERED}
+        kept = {name: getattr(self, name) for name in self.remembered}
         return msgspec.msgpack.encode({
             "strategy": self._settings.strategy.name, "state": self._stepper.state.tobytes(), "kept": kept})
 
@@ -109,7 +115,7 @@ class PaperGekko:
             found = msgspec.msgpack.decode(memory)
             state = np.frombuffer(found["state"], np.float64)
             fits = found["strategy"] == self._settings.strategy.name and state.shape == self._stepper.state.shape
-            if not fits or set(found["kept"]) != set(_REMEMBERED):
+            if not fits or set(found["kept"]) != set(self.remembered):
                 raise ValueError
         except (msgspec.DecodeError, KeyError, TypeError, ValueError):
             raise Invalid("what the strategy remembered was kept by another version",

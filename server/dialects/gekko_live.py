@@ -47,13 +47,15 @@ class StartHandler(Handler):
         config = self.config()
         if "mode" not in config:
             raise Invalid("the mode is missing", field="mode", remedy='send "mode": "realtime"')
-        try:
-            instance = await self.services.instances.begin(merged(BASE, config), owner=self.principal.name)
-        except NotFound as error:
-            if error.field != "keys":
-                raise Invalid(error.message, field=error.field, remedy=error.remedy) from None
+        trader, watch = config.get("trader"), config.get("watch")
+        if isinstance(trader, dict) and trader.get("enabled") and isinstance(watch, dict) and not (
+                await self.services.keys.has(str(watch.get("exchange")))):
             self.write_bytes(NO_KEYS, TEXT)
             return
+        try:
+            instance = await self.services.instances.begin(merged(BASE, config), principal=self.principal)
+        except NotFound as error:
+            raise Invalid(error.message, field=error.field, remedy=error.remedy) from None
         body = dumps(state_of(instance))
         for _ in range(3):  # the socket's clients hear of it before the one who asked
             await asyncio.sleep(0)

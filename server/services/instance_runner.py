@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from engine import times
 from engine.errors import Invalid
-from engine.gekko_live import PaperGekko, wire
+from engine.gekko_live import Event, PaperGekko, wire
 from engine.gekko_settings import Settings, read_settings
 from server.services.instance_feeds import Minute
 from server.services.instance_rows import Instance, Told
 
-__all__ = ["Runner", "iso", "settings_of"]
+__all__ = ["Runner", "iso", "settings_of", "wired"]
 
 MINUTE: Final = 60
 
@@ -90,7 +90,10 @@ class Runner:
         for minute in minutes:
             # Gekko shows the number of the candle's row here; ours counts the minutes since 1970.
             said.append(("candle", {"id": minute["start"] // MINUTE, **minute, "start": iso(minute["start"])}))
-            for event in self._engine.push(minute):
-                sent = wire(event)
-                said.append((sent["type"], sent["payload"]))
+            said.extend(wired(self._engine.push(minute)))
         return said
+
+
+def wired(events: Sequence[Event]) -> list[Told]:
+    """An engine's events as they go over the wire."""
+    return [(sent["type"], sent["payload"]) for sent in map(wire, events)]

@@ -26,7 +26,7 @@ INLINE: Final = 20  # minutes that are stepped through on the loop: microseconds
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 
-Kept = list[tuple[Runner, list[Told]]]
+Kept = Sequence[tuple[Runner, Sequence[Told]]]
 
 log = logging.getLogger("workbench.instances")
 
@@ -135,7 +135,7 @@ class MarketWatch:
 
     async def _hear(self, runners: Sequence[Runner], minutes: Sequence[Minute]) -> bool:
         """Whether all of them could hear these minutes."""
-        kept: Kept = []
+        kept: list[tuple[Runner, Sequence[Told]]] = []
         whole = True
         for runner in runners:
             new = runner.wants(minutes)

@@ -7,21 +7,24 @@ the minute after the last one that was kept.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from engine import times
 from engine.candle_store import CandleStore
-from engine.errors import Busy, Conflict, Invalid, NotFound, Unavailable, WorkbenchError
-from engine.model import Market
+from engine.errors import Busy, Conflict, Forbidden, Invalid, NotFound, Unavailable, WorkbenchError
+from engine.gekko_broker import BrokeredGekko
+from engine.model import Market, Principal
 from server.services.histories import Histories
 from server.services.instance_feeds import MINUTE, REPLAY, ExchangeFeed, Feed, ReplayFeed, replay_of
 from server.services.instance_ledger import Ledger
 from server.services.instance_plans import Plan, new_id, plan_of
-from server.services.instance_rows import LISTED, Instance, changed, instance_of, row_of, stream_of
+from server.services.instance_rows import LISTED, Instance, Told, changed, instance_of, row_of, stream_of
 from server.services.instance_runner import Runner
+from server.services.instance_trading import TradeRunner, Trading
 from server.services.instance_watch import Kept, MarketWatch
 from server.services.markets import Markets
 from server.store.database import Database
@@ -45,15 +48,19 @@ class Instances:
     """All instances. Raises `NotFound` for an unknown id, `Conflict` for one in another state.
 
     exchanges: where markets that are not replayed come from; None: nowhere. activity: where trades are recorded.
+    keys: of exchanges; trade bots need one, and `live_trading`.
     """
 
     def __init__(self, *, db: Database, events: EventLog, markets: Markets, store: CandleStore,
-                 exchanges: Any = None, activity: Any = None) -> None:
+                 exchanges: Any = None, keys: Any = None, activity: Any = None, live_trading: bool = False) -> None:
         self._db = db
         self._events = events
         self._markets = markets
         self._histories = Histories(store)
         self._exchanges = exchanges
+        self._keys = keys
+        self._live_trading = live_trading
+        self._traders: dict[str, Trading] = {}
         self._all: dict[str, Instance] = {}
         self._watches: dict[tuple[Any, ...], MarketWatch] = {}
         self._places: dict[str, tuple[Any, ...]] = {}  # which watch a live instance listens to
@@ -81,6 +88,8 @@ class Instances:
         for task in list(self._joining.values()):
             task.cancel()
         await asyncio.gather(*self._joining.values(), return_exceptions=True)
+        for trader in list(self._traders.values()):
+            await trader.close()
         for watch in list(self._watches.values()):
             await watch.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -109,19 +118,22 @@ class Instances:
 
     # -- changing
 
-    async def begin(self, config: Mapping[str, Any], *, owner: str = "") -> Instance:
+    async def begin(self, config: Mapping[str, Any], *, principal: Principal) -> Instance:
         """A new live instance. It begins to listen a moment later: a strategy may have to be compiled first.
 
-        Raises `Invalid` with the field for what cannot work, `Busy` when there are too many.
+        Raises `Invalid` with the field for what cannot work, `Busy` when there are too many; for real orders `NotFound`
+        (field "keys") without a key and `Forbidden` where they are not allowed.
         """
         if sum(each.live for each in self._all.values()) >= MOST_LIVE:
             raise Busy(f"{MOST_LIVE} instances are live", remedy="stop some")
         plan = await asyncio.to_thread(self._plan, config)
+        if plan.kind == "tradebot":
+            await self._may_trade(plan, principal)
         watch = self._watches.get(plan.key)
         feed = watch.feed if watch is not None else self._feed(plan)
         at = times.now()
-        instance = Instance(id=new_id(plan.kind, at), kind=plan.kind, state="live", market=plan.market, owner=owner,
-                            config=plan.config, started_at=at)
+        instance = Instance(id=new_id(plan.kind, at), kind=plan.kind, state="live", market=plan.market,
+                            owner=principal.name, config=plan.config, started_at=at)
         if watch is not None and watch.position is not None:  # it joins others, where they are
             instance.position = watch.position
         else:
@@ -140,7 +152,7 @@ class Instances:
         def work(connection: Connection) -> None:
             event = self._events.append(connection, stream_of(instance.id), "created", {
                 "id": instance.id, "kind": instance.kind, "market": instance.market.key, "config": instance.config,
-                "owner": owner, "started_at": times.iso(at)}, at=at)
+                "owner": principal.name, "started_at": times.iso(at)}, at=at)
             instance.noted = event.id - 1
             connection.execute(insert(instances), row_of(instance))
 
@@ -156,8 +168,19 @@ class Instances:
         if joining is not None:
             joining.cancel()
             await asyncio.gather(joining, return_exceptions=True)
+        if (trader := self._traders.pop(id, None)) is not None:
+            await trader.stop()
         await self._end(instance, "stopped", None)
         return instance
+
+    async def halt(self) -> Sequence[Instance]:
+        """Stop every trade bot, all at once: nothing more is ordered, open orders are taken back. Those stopped."""
+        bots = [each for each in self._all.values() if each.live and each.kind == "tradebot"]
+        done = await asyncio.gather(*(self.stop(each.id) for each in bots), return_exceptions=True)
+        for problem in done:
+            if isinstance(problem, BaseException) and not isinstance(problem, Conflict):
+                raise problem
+        return bots
 
     async def remove(self, id: str) -> None:
         """Delete an instance from the archive, with its events. What it traded stays with its model."""
@@ -205,8 +228,11 @@ class Instances:
             try:
                 plan = made if made is not None else await asyncio.to_thread(self._plan, instance.config)
                 await self._complete(instance)
-                runner = self._runners[instance.id] = self._runner(instance, plan)
+                account = await self._account(instance) if plan.kind == "tradebot" else None
+                runner = self._runners[instance.id] = await self._runner(instance, plan, account)
                 await asyncio.to_thread(runner.prepare)
+                if isinstance(runner, TradeRunner):
+                    self._traders[instance.id] = Trading(runner, account, self._settle)
                 watch = self._watch_of(plan)
                 self._places[instance.id] = plan.key
                 await watch.join(runner)
@@ -223,28 +249,69 @@ class Instances:
     def _plan(self, config: Mapping[str, Any]) -> Plan:
         return plan_of(config, [each.market for each in self._histories.all()])
 
-    def _runner(self, instance: Instance, plan: Plan) -> Runner:
-        return Runner(instance)
+    async def _runner(self, instance: Instance, plan: Plan, account: Any) -> Runner:
+        if account is None or plan.limits is None:
+            return Runner(instance)
+        free = 0.0
+        if instance.memory is None:  # else its book is in its memory
+            _, free = await account.balance(plan.market)
+        return TradeRunner(instance, plan.limits, min(free, plan.limits.order))
+
+    # -- real orders
+
+    async def _may_trade(self, plan: Plan, principal: Principal) -> None:
+        if self._keys is None or not await self._keys.has(plan.market.exchange):
+            raise NotFound(f"there is no key for {plan.market.exchange}", field="keys",
+                           remedy="store one with /api/addApiKey")
+        if not self._live_trading:
+            raise Forbidden("this server places no real orders", field="trader.enabled",
+                            remedy="start it with --allow-live-trading, or use the paper trader")
+        if not principal.may("admin"):
+            raise Forbidden("this token may not place real orders", remedy="use one with the scope admin")
+
+    async def _account(self, instance: Instance) -> Any:
+        if not self._live_trading:
+            raise Forbidden("the server was started without --allow-live-trading")
+        values = await self._keys.values(instance.market.exchange)
+        return await self._exchanges.account(instance.market.exchange, values)
+
+    async def _settle(self, runner: TradeRunner, change: Callable[[BrokeredGekko], Sequence[Told]]) -> None:
+        """Keep what became of an order."""
+        watch = self._watches.get(self._places.get(runner.instance.id, ()))
+        lock = watch.lock if watch is not None else asyncio.Lock()
+        async with lock:
+            assert runner.broker is not None
+            said = change(runner.broker)
+            if runner.instance.live:
+                await self._keep([(runner, said)])
+            else:
+                log.error("an order was filled for an instance that is no more", extra={"facts": {
+                    "instance": runner.instance.id, "said": [kind for kind, _ in said]}})
 
     async def _keep(self, kept: Kept) -> None:
         """Save what instances said, and where they are now. Returns when it is saved, however long that takes."""
-        at = times.now()
-        saved: list[tuple[str, dict[str, Any], list[tuple[str, Mapping[str, Any]]]]] = []
+        now = times.now()
+        saved = []
         for runner, said in kept:
             instance = runner.instance
+            at = now if instance.updated_at is None else max(now, instance.updated_at + timedelta(microseconds=1))
             instance.hear(said, at)
+            instance.updated_at = at
             instance.position, instance.memory = runner.position, runner.memory()
             items: list[tuple[str, Any]] = [(kind, encode({"payload": payload})) for kind, payload in said]
-            saved.append((instance.id, changed(instance), items))
+            saved.append((instance.id, changed(instance), items, at))
 
         def work(connection: Connection) -> None:
-            for id, values, items in saved:
-                again = instances.c.position_at.is_(None) | (instances.c.position_at < values["position_at"])
-                done = connection.execute(update(instances).where(instances.c.id == id, again).values(**values))
+            for id, values, items, at in saved:
+                new = instances.c.updated_at.is_(None) | (instances.c.updated_at < values["updated_at"])
+                done = connection.execute(update(instances).where(instances.c.id == id, new).values(**values))
                 if done.rowcount:  # else it was saved, although the connection was lost before we were told
                     self._events.append_many(connection, stream_of(id), items, at=at)
 
         await self._patiently(work)
+        for runner, _ in kept:
+            if (trader := self._traders.get(runner.instance.id)) is not None:
+                trader.wake()
 
     async def _patiently(self, work: Callable[[Connection], None]) -> None:
         pause = RETRY
@@ -297,6 +364,10 @@ class Instances:
         await self._patiently(work)
         self._runners.pop(instance.id, None)
         self._places.pop(instance.id, None)
+        if (trader := self._traders.pop(instance.id, None)) is not None:
+            task = asyncio.create_task(trader.stop())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     # -- inside
 
