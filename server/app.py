@@ -18,16 +18,25 @@ from server import logs
 from server.auth import Authenticator, Origins, Sessions, secret_key
 from server.config import Config
 from server.dialects import (
+    blankly_events,
     gekko,
+    gekko_imports,
     gekko_live,
+    gekko_live_page,
     glowback,
     native,
+    native_alerts,
+    native_events,
+    native_imports,
+    native_instances,
     native_markets,
     native_models,
     native_projects,
     native_runs,
+    native_subscribers,
     native_sweeps,
     pages,
+    tradingpartners,
 )
 from server.dialects.base import BaseHandler
 from server.dialects.context import Context
@@ -41,8 +50,9 @@ from server.store.database import Subscriber
 __all__ = ["DIALECTS", "Server", "run", "serve"]
 
 DIALECTS: Final[tuple[Any, ...]] = (
-    pages, native, native_markets, native_models, native_projects, native_runs, native_sweeps,
-    gekko_live, gekko, glowback,  # whose catch-alls come last
+    pages, native, blankly_events, native_events, native_imports, native_instances, native_markets, native_models,
+    native_projects, native_runs, native_sweeps, native_alerts, native_subscribers, tradingpartners,
+    gekko_imports, gekko_live, gekko_live_page, gekko, glowback,  # whose catch-alls come last
 )
 """Every module that serves something; each has `routes(services) -> list[Route]`."""
 

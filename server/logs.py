@@ -17,8 +17,9 @@ _SECRET: Final = re.compile(
     r"((?:token|api_key|apikey|password|secret|access_token|refreshToken)=)[^&\s\"']+"
     r"|(wb_[0-9a-f]{8}_)[A-Za-z0-9_-]+"
     r"|(Bearer )[^\s\"',}]+"
+    r"|(/workbench/hooks/)[^/\s\"'?]+"
     r"|(://[^/:@\s]+:)[^@/\s]+(?=@)", re.IGNORECASE)
-_SUSPECT: Final = re.compile(r"=|wb_|bearer|@", re.IGNORECASE)
+_SUSPECT: Final = re.compile(r"=|wb_|bearer|hooks/|@", re.IGNORECASE)
 QUIET: Final = {"alembic": "WARNING", "distributed": "ERROR", "asyncio": "WARNING", "tornado.access": "ERROR",
                 "tornado.general": "WARNING", "bokeh": "WARNING", "numba": "WARNING", "urllib3": "WARNING"}
 

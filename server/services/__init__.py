@@ -9,6 +9,9 @@ from server.config import Config
 from server.exchanges.directory import Exchanges
 from server.pool import Pool
 from server.services.activity import Activity
+from server.services.activity_backtests import DetachedBacktests
+from server.services.alerts import Alerts
+from server.services.credits import Credits
 from server.services.imports import Imports
 from server.services.instances import Instances
 from server.services.keys import Keys
@@ -16,6 +19,7 @@ from server.services.markets import Markets
 from server.services.model_reads import ModelReads
 from server.services.optimizations import Optimizations
 from server.services.runs import Runs
+from server.services.subscribers import Subscribers
 from server.services.users import Users
 from server.store.database import Database
 from server.store.events import EventLog
@@ -34,6 +38,10 @@ class Services:
     pool: Pool
     users: Users
     activity: Activity
+    detached: DetachedBacktests
+    alerts: Alerts
+    subscribers: Subscribers
+    credits: Credits
     markets: Markets
     models: ModelReads
     runs: Runs
@@ -66,16 +74,24 @@ class Services:
             keys = Keys(db=db, events=events, exchanges=exchanges, data_dir=config.data_dir)
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
-                activity=activity, markets=markets, exchanges=exchanges, keys=keys,
+                activity=activity,
+                detached=DetachedBacktests(db=db, events=events, activity=activity, folder=runs.folder),
+                alerts=Alerts(db=db, events=events, store=store, data_dir=config.data_dir),
+                subscribers=Subscribers(db, users), credits=Credits(db, events),
+                markets=markets, exchanges=exchanges, keys=keys,
                 imports=Imports(db=db, events=events, store=store, exchanges=exchanges),
-                instances=Instances(db=db, events=events, markets=markets, store=store, activity=activity), models=ModelReads(db), runs=runs,
+                models=ModelReads(db), runs=runs,
+                instances=Instances(db=db, events=events, markets=markets, store=store, activity=activity,
+                                    exchanges=exchanges, keys=keys, live_trading=config.allow_live_trading),
                 optimizations=Optimizations(db=db, events=events, runs=runs))
             if compute:
                 await pool.start()
             await runs.start()
             await services.optimizations.start()
+            await services.alerts.start()
             await services.imports.start()
             await services.instances.start()
+            await services.credits.start()
             return services
         except BaseException:
             await (services or db).close()
@@ -91,8 +107,11 @@ class Services:
 
     async def close(self) -> None:
         """Stop taking work and close everything, what depends on others first."""
+        await self.credits.close()
+        await self.subscribers.close()
         await self.instances.close()
         await self.imports.close()
+        await self.alerts.close()
         await self.exchanges.close()
         await self.optimizations.close()
         await self.runs.close()
