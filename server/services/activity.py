@@ -236,6 +236,31 @@ class Activity:
 
         return await self._db.write(work)
 
+    async def admit(self, id: str, *, principal: Principal, dialect: str = "native", project: str = "") -> Model:
+        """The model that a principal may report of, made when it is new and the principal may. Raises as `record`."""
+        checked_model(id)
+        clock, creates = Clock(), not (principal.project or principal.model)
+
+        def look(connection: Connection) -> Any:
+            return connection.execute(select(models).where(models.c.id == id)).first()
+
+        def make(connection: Connection) -> Any:
+            if look(connection) is None:
+                make_model(connection, self._events, id, project=project or DEFAULT_PROJECT, dialect=dialect,
+                           clock=clock)
+            return look(connection)
+
+        row = await self._db.read(look)
+        if row is None:
+            if not creates:
+                raise unknown_model(id)
+            if project:
+                one_line(project, "project", 64)
+            row = await self._db.write(make)
+        if (error := allowed(principal, id, row.project_id)) is not None:
+            raise error
+        return model_of(row)
+
     async def models(self, query: ModelQuery | None = None) -> Page[Model]:
         """A page of models."""
         return await self._db.read(lambda connection: models_page(connection, query or ModelQuery()))

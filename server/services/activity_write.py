@@ -186,7 +186,7 @@ class Writing:
         if heard is None:
             heard = self._heard[model] = _Heard()
         heard.at = batch.clock.now_micros
-        if step.error is not None:
+        if step.error is not None and not step.run:
             heard.last_error = step.error
             heard.errors += step.counts
         if kind == "log":
@@ -204,6 +204,9 @@ class Writing:
         elif kind == "pnl":
             self._points[model] = step.change
             self._add(batch, step, f"model/{model}", step.data, step.text)
+        elif step.run:  # a backtest's state is not the model's
+            data = {**step.data, **step.change}
+            self._add(batch, step, f"run/{step.run}", data, str(encode(data)))
         else:
             self._state(batch, step, heard)
 
