@@ -82,9 +82,8 @@ class Exchange:
         if kind not in ccxt.exchanges:
             raise NotFound(f"there is no exchange {self.name!r}", field="exchange",
                            remedy="near names: " + ", ".join(get_close_matches(kind, ccxt.exchanges, 5, 0.5)))
-        made = getattr(ccxt, kind)()
-        config = made.deep_extend(_DEFAULTS, _KINDS.get(kind, {}), dict(self.options.rest))
-        client = getattr(ccxt, kind)(config)
+        wary = type(kind, (getattr(ccxt, kind),), {"on_rest_response": _refuse_pages})
+        client = wary(ccxt.Exchange.deep_extend(_DEFAULTS, _KINDS.get(kind, {}), dict(self.options.rest)))
         if self.options.sandbox:
             client.set_sandbox_mode(True)
         if self.options.base_url:
@@ -172,6 +171,17 @@ class Exchange:
         except Exception:  # what the table of an exchange lacks is no reason not to ask it
             found = default
         return found if isinstance(found, int) and found > 0 else default
+
+
+def _refuse_pages(client: Any, code: int, reason: str, url: str, method: str, headers: Any, body: str, *_: Any) -> str:
+    """ccxt's hook for an answer's text. A page that comes with status 200 (maintenance, a login of some network) would
+    be taken for an empty list."""
+    from ccxt.base.errors import ExchangeNotAvailable
+
+    text = body.strip()
+    if code == 200 and not text.startswith(("{", "[")):
+        raise ExchangeNotAvailable(f"{client.id} {method} {url} answered with something else than data")
+    return text
 
 
 def _moved(addresses: Any, base: str) -> Any:

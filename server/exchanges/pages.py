@@ -69,7 +69,9 @@ def _has_candles(exchange: Exchange, start: int, now: float) -> bool:
 async def _from_candles(exchange: Exchange, listing: Listing, start: int, end: int, close: float | None,
                         longest: int | None, now: float) -> Page:
     rows = exchange.most("fetchOHLCV", listing.symbol, ROWS)
-    found = await _candles(exchange, listing, start, end, min(rows, (end - start) // WIDTH + 1))
+    asked = min(rows, (end - start) // WIDTH + 1)
+    found = (await _candles(exchange, listing, start, end, asked)
+             or await _candles(exchange, listing, start, end, asked))  # nothing is not believed at once
     if not found:
         if close is not None and longest is None:  # without holes: the next minute says what was before it
             return Page(minutes=(), until=start)
@@ -119,7 +121,8 @@ async def _from_trades(exchange: Exchange, listing: Listing, start: int, end: in
     rows = exchange.most("fetchTrades", listing.symbol, ROWS)
     since, questions, over = start * 1000, 0, False
     while not over:
-        trades = _trades(await exchange.ask("fetch_trades", listing.symbol, since, rows))
+        trades = _trades(await exchange.ask("fetch_trades", listing.symbol, since, rows)
+                         or await exchange.ask("fetch_trades", listing.symbol, since, rows))
         questions += 1
         new = gathering.push(trades)
         newest = max((trade.at for trade in trades), default=0)
