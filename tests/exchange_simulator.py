@@ -107,7 +107,8 @@ class ExchangeSimulator:
     clock: seconds since 1970. hidden: minutes that no answer holds; hidden_once: missing in the first answer that
     should hold them. doubled: rows come twice; shuffled: the newest rows of a page come first. `fills`: what part of a
     new order is done at once. reject: words with which the next orders are refused. lose: orders are taken, but the
-    connection breaks before the answer. history: minutes that candles reach back.
+    connection breaks before the answer. history: minutes that candles reach back. stuck_from: questions for what is
+    from this minute on get no answer.
     """
 
     clock: Callable[[], float] = time.time
@@ -119,6 +120,7 @@ class ExchangeSimulator:
     reject: list[str] = field(default_factory=list)
     lose: int = 0
     history: int | None = None
+    stuck_from: int | None = None
     balances: dict[str, float] = field(default_factory=lambda: {"BTC": 1.0, "USDT": 1000.0})
     orders: dict[int, SimOrder] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -283,6 +285,9 @@ class _Handler(RequestHandler):
         """Whether the request was ended by a fault."""
         self.simulator.asked.append((f"{self.request.method} {path}", self.given))
         kind = self.simulator.fault(path)
+        stuck, asked = self.simulator.stuck_from, self.given.get("startTime")
+        if stuck is not None and asked is not None and int(asked) >= stuck * 1000:
+            kind = "timeout"
         if not kind:
             return False
         if kind == "timeout":
