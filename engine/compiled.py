@@ -17,7 +17,8 @@ from typing import Any, Final
 StepFunction = Callable[..., None]
 """step(params f8[:], state f8[:], bars f8[n, 5], advice f8[n], out f8[k]) -> None, see `engine.strategies.base`."""
 
-_SOURCES: Final = ("compiled.py", "*indicators.py", "strategies/**/*.py", "fills/*.py")
+_SOURCES: Final = ("compiled.py", "*indicators.py", "strategies/**/*.py", "fills/*.py", "detectors/*.py",
+                   "alert_life.py", "alert_walk.py")
 
 
 @functools.cache

@@ -62,6 +62,10 @@ def run(spec: BacktestSpec, store: "CandleStore", reporter: Reporter | None = No
         from engine.fills import gekko
 
         return gekko.run(spec, store, reporter)
+    if spec.fill_model == "alerts":
+        from engine import detector_backtest
+
+        return detector_backtest.run(spec, store, reporter)
     strategy = strategy or strategies.get(spec.strategy)
     params = strategy.resolve(spec.params)
     reporter.progress(0.3, "Loading market data")

@@ -48,8 +48,9 @@ class BacktestSpec(Frozen):
     `start` and `end` are ISO 8601 instants (both inclusive, bar opens); None means the data's own first or last bar.
     `markets` are keys `exchange:ASSET/CURRENCY`. `benchmark` is a market key, or None for an equal-weight
     buy and hold of the run's own markets. `data_mode` "fail" refuses data with holes or bad bars, "warn" reports them.
-    `fill_model` names the module of `engine/fills`; `fill_options` are its own words. `source` is where candles come
-    from: the workbench's store, CSV files in `source_path` (a directory that the server allowed), or made sample data.
+    `fill_model` names the module of `engine/fills`, or is "alerts" (the strategy is a detector: see
+    `engine.detector_backtest`); `fill_options` are its own words. `source` is where candles come from: the workbench's
+    store, CSV files in `source_path` (a directory that the server allowed), or made sample data.
     """
 
     strategy: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")]
@@ -66,7 +67,7 @@ class BacktestSpec(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     benchmark: str | None = None
     data_mode: Literal["warn", "fail"] = "warn"
-    fill_model: Literal["next_bar", "glowback", "gekko"] = "next_bar"
+    fill_model: Literal["next_bar", "glowback", "gekko", "alerts"] = "next_bar"
     fill_options: dict[str, Any] = Field(default_factory=dict)
     source: Literal["store", "csv", "sample"] = "store"
     source_path: str | None = None

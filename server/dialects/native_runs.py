@@ -136,7 +136,8 @@ OPTIONS: Final[Mapping[str, Mapping[str, Callable[[object], bool]]]] = {"glowbac
     "latency_ms": lambda value: isinstance(value, int) and _amount(value),
     "latency_rule": lambda value: value in ("original", "strict")},
     # what they may be is checked, with remedies, when the run is submitted (engine/fills/gekko_terms.py)
-    "gekko": {name: lambda value: True for name in ("candle_size", "asset", "trail", "risk_free", "config")}}
+    "gekko": {name: lambda value: True for name in ("candle_size", "asset", "trail", "risk_free", "config")},
+    "alerts": {name: lambda value: True for name in ("bar", "risk")}}
 """The words of `fill_options` that clients may say, by fill model, and what makes sense of them."""
 
 

@@ -136,6 +136,10 @@ class Runs:
             from engine.fills.gekko_terms import read
 
             attempt(lambda: read(spec), "fill_options")
+        elif spec.fill_model == "alerts":
+            from engine.detector_backtest import check
+
+            attempt(lambda: check(spec), "strategy")
         else:
             attempt(lambda: _check_glowback(spec), "strategy")
         if spec.source == "store":
