@@ -28,10 +28,13 @@ class Page:
 
 PAGES: Final[tuple[Page, ...]] = (
     Page(slug="", title="Overview", label="Overview", view="workbench.views.overview:Overview"),
+    Page(slug="models", title="Models", label="Models", view="workbench.views.models:Models"),
     Page(slug="runs", title="Runs", label="Runs", view="workbench.views.runs:Runs", extensions=("tabulator",)),
     Page(slug="new", title="New backtest", label="New backtest", view="workbench.views.new_backtest:NewBacktest"),
     Page(slug="markets", title="Markets", label="Markets", view="workbench.views.markets:Markets"),
     Page(slug="settings", title="Settings", label="Settings", view="workbench.views.settings:Settings"),
+    Page(slug="model", title="Model", view="workbench.views.models:ModelPage"),
+    Page(slug="connect", title="Connect your bot", view="workbench.views.connect:Connect"),
     Page(slug="run", title="Run", view="workbench.views.run:RunPage", extensions=("tabulator",)),
     Page(slug="compare", title="Compare", view="workbench.views.run:ComparePage", extensions=("tabulator",)),
 )

@@ -1,0 +1,183 @@
+"""Connect your bot: a model, a key for it, commands to copy, and the first word that is heard from it."""
+
+import html
+from typing import Any, Final
+
+import panel as pn
+
+from engine import times
+from engine.activity import Model, Project
+from engine.errors import Forbidden
+from workbench import snippets
+from workbench.client_models import order_of
+from workbench.views.base import PageView, markup, on_page
+
+NEW: Final = "a new one …"
+NEW_MODEL: Final = "a new model …"
+
+
+class Connect(PageView):
+    """`/connect`, `/connect?model=…`: from nothing to a bot that reports."""
+
+    def build(self) -> Any:
+        self._projects: list[Project] = []
+        self._models: list[Model] = []
+        self._model: Model | None = None
+        self._listening: Any = None
+        self._tabs: Any = None
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
+        self._project = pn.widgets.Select(name="Project", options={}, **wide)
+        self._project_name = pn.widgets.TextInput(name="Name of the project", placeholder="my bots", visible=False,
+                                                  **wide)
+        self._which = pn.widgets.Select(name="Model", options={NEW_MODEL: ""}, **wide)
+        self._name = pn.widgets.TextInput(name="Name of the model", placeholder="Golden cross on BTC", **wide)
+        self._make = pn.widgets.Button(name="Make a key", button_type="primary", width=150, margin=0, disabled=True)
+        self._project.param.watch(self._listed, "value")
+        self._which.param.watch(self._picked, "value")
+        self._make.on_click(self._made)
+        self._secret = markup("", visible=False)
+        self._heard = markup("")
+        self._commands = pn.Column(sizing_mode="stretch_width", margin=0)
+        card = {"background": self.look.surface, "border": f"1px solid {self.look.border}", "border-radius": "10px",
+                "padding": "14px 16px", "gap": "10px", "min-width": "0"}
+        form = pn.Column(
+            markup('<h2>1. A model and its key</h2><p class="muted">A model is one bot. Its key lets it report, and '
+                   "nothing else.</p>"),
+            self._project, self._project_name, self._which, self._name, self._make, self._secret, **wide,
+            styles={**card, "flex": "1 1 320px"})
+        right = pn.Column(
+            markup('<h2>2. Report</h2><p class="muted">Copy one of these; each sends a first order and a line of log.'
+                   "</p>"), self._commands, markup("<h2>3. Listen</h2>"), self._heard, **wide,
+            styles={**card, "flex": "2 1 480px"})
+        return pn.Column(markup("<h1>Connect your bot</h1>"),
+                         pn.FlexBox(form, right, gap="12px", align_items="flex-start", sizing_mode="stretch_width",
+                                    margin=0), sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
+
+    async def load(self) -> None:
+        self._projects = await self.client.projects()
+        wanted = self.query.get("model", "")
+        self._model = await self.client.model(wanted) if wanted else None
+        options = {project.name: project.id for project in self._projects}
+        if "default" not in options.values():
+            options = {"default": "default", **options}
+        self._project.options = {**options, NEW: ""}
+        self._project.value = self._model.project if self._model else "default"
+        await self._show_models()
+        self._make.disabled = False
+        self._show_commands("", "")
+        self._show_waiting()
+        if self._model is not None:
+            self._listen()
+
+    async def _show_models(self) -> None:
+        project = str(self._project.value or "")
+        self._project_name.visible = not project
+        self._models = list((await self.client.models(project=project, sort="name", descending=False,
+                                                      limit=1000)).items) if project else []
+        names = [model.name for model in self._models]
+        self._which.options = {NEW_MODEL: "", **{
+            model.name if names.count(model.name) == 1 else f"{model.name} ({model.id})": model.id
+            for model in self._models}}
+        self._which.value = self._model.id if self._model in self._models else ""
+        self._name.visible = not self._which.value
+
+    @on_page
+    async def _listed(self, _event: Any) -> None:
+        await self._show_models()
+
+    @on_page
+    async def _picked(self, event: Any) -> None:
+        self._name.visible = not event.new
+        self._model = next((model for model in self._models if model.id == event.new), None)
+        self._secret.visible = False
+        self._show_commands("", "")
+        self._listen()
+
+    @on_page
+    async def _made(self, _event: Any) -> None:
+        self._make.disabled = True
+        try:
+            await self._key()
+        except Forbidden as error:
+            self.complain(Forbidden(error.message, remedy="log in with the admin token to make keys"))
+        finally:
+            self._make.disabled = False
+
+    async def _key(self) -> None:
+        project = str(self._project.value or "")
+        if not project:
+            made = await self.client.create_project(self._project_name.value_input or self._project_name.value
+                                                    or "my bots")
+            self._projects.append(made)
+            self._model = None
+            self._project.param.update(
+                options={**{entry.name: entry.id for entry in self._projects}, NEW: ""}, value=made.id)
+            project = made.id
+        if self._model is None:
+            name = self._name.value_input or self._name.value or "My first bot"
+            self._model = await self.client.create_model(name, project=project)
+            await self._show_models()
+        key = await self.client.create_key(model=self._model.id)
+        self._secret.object = (
+            '<div class="good" role="status"><b>The key, shown once. Keep it now.</b>'
+            '<dl class="facts" style="margin-top:6px">'
+            + "".join(f'<dt>{label}</dt><dd><code aria-label="{label}" style="user-select:all">{html.escape(value)}'
+                      "</code></dd>" for label, value in (
+                          ("Project id", self._model.project), ("Model id", self._model.id), ("Key", key["token"])))
+            + "</dl></div>")
+        self._secret.visible = True
+        self._show_commands(key["api_key"], key["token"])
+        self._listen()
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def _show_commands(self, api_key: str, token: str) -> None:
+        model = self._model.id if self._model else "MODEL"
+        given = snippets.all(self.client.url, project=api_key or (self._model.project if self._model else "PROJECT"),
+                             model=model, token=token or "KEY")
+        parts = [(snippet.title, _copied(snippet.text, snippet.title)) for snippet in given]
+        before = self._tabs.active if self._tabs is not None else 0
+        self._tabs = pn.Tabs(*parts, active=min(before, len(parts) - 1), sizing_mode="stretch_width", margin=0)
+        self._commands[:] = [self._tabs]
+
+    # -- listening -----------------------------------------------------------------------------------------------
+
+    def _show_waiting(self) -> None:
+        self._heard.object = ('<p class="muted" role="status">Make a key, then start your bot: its first word appears '
+                              "here.</p>" if self._model is None else
+                              f'<p role="status">Listening to <b>{html.escape(self._model.name)}</b> … nothing yet.'
+                              "</p>")
+
+    def _listen(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
+        self._show_waiting()
+        if self._model is not None:
+            self._listening = self.spawn(self._hear(self._model))
+
+    async def _hear(self, model: Model) -> None:
+        """What the model says: the first entry at once, whichever stream it comes on."""
+        stream = f"model/{model.id}"
+        async for event in self.client.follow_all(prefix=stream, after_id=None if model.heard_at else 0):
+            if event.stream not in (stream, f"{stream}/log") or event.type in ("created", "renamed"):
+                continue
+            if event.type == "order":
+                order = order_of(event.data)
+                said = f"{order.side} {order.symbol}"
+            else:
+                said = str(event.data.get("line") or event.data.get("message") or event.data.get("type") or "")
+            self._heard.object = (
+                f'<div class="good" role="status"><b>Heard from your bot</b> at {times.iso(event.at)[11:19]} UTC: '
+                f"<code>{html.escape(event.type)}</code> {html.escape(said[:200])}<br>"
+                f'<a href="/model?id={html.escape(model.id)}">Watch it live</a></div>')
+
+
+def _copied(text: str, title: str) -> Any:
+    """A command with a button that copies it."""
+    button = pn.widgets.Button(name="Copy", width=80, margin=(6, 0, 0, 0))
+    button.js_on_click(args={"text": text}, code="navigator.clipboard.writeText(text); "
+                       "cb_obj.label = 'Copied'; setTimeout(() => { cb_obj.label = 'Copy'; }, 1500);")
+    return pn.Column(
+        markup(f'<pre aria-label="{html.escape(title)}" tabindex="0" style="white-space:pre;margin:8px 0 0">'
+               f"{html.escape(text)}</pre>"), button, sizing_mode="stretch_width", margin=0)

@@ -1,0 +1,304 @@
+"""One model while it works: one class for the page and the notebook cell.
+
+State is read once, with the position of the stream at which it was read; from there on the streams are followed, so
+that nothing falls between the two, and after a lost connection they go on where they were. What arrives is gathered and
+shown in one go: at once when it is quiet, a few times a second in a storm.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from html import escape
+from typing import Any, Final
+
+import panel as pn
+
+from engine import times
+from engine.activity import Model
+from engine.errors import WorkbenchError
+from engine.model import Event
+from engine.plots.style import Style
+from workbench import theme
+from workbench.client import AsyncClient
+from workbench.client_models import order_of
+from workbench.views.base import explained
+from workbench.views.live_rows import LiveRows
+from workbench.views.model_details import Details
+from workbench.views.model_figures import Figures, figures_of
+from workbench.views.model_match import Match
+from workbench.views.model_output import Calls, Log
+from workbench.views.model_rows import millis, state_of
+from workbench.views.model_trading import Trading, words
+
+__all__ = ["TABS", "ModelLive"]
+
+log = logging.getLogger("workbench.pages")
+TABS: Final = ("Trading", "Log", "Calls", "Details", "Against a backtest")
+GATHER: Final = 0.05
+"""Seconds between two showings of what has arrived."""
+MOST_WAITING: Final = 5000
+"""Events gathered at most before the stream is asked to wait."""
+FIGURES: Final = 1.0
+"""Seconds between two questions for profit and positions while the model trades."""
+REST: Final = 15.0
+"""Seconds after which figures and candles are fetched without an order: prices move on their own."""
+PULSE: Final = [
+    {"key": "state", "title": "State", "kind": "state"}, {"key": "message", "title": "Message", "kind": "text"},
+    {"key": "heard", "title": "Heard", "kind": "ago"}, {"key": "stream", "title": "Stream", "kind": "state"}]
+
+
+class ModelLive(pn.viewable.Viewer):
+    """A model's trading, output, calls and facts, followed live.
+
+    `client` is asynchronous. `await load()` reads the state, `await follow()` goes on until it is cancelled. `look` is
+    as for `Report`.
+    """
+
+    def __init__(self, client: AsyncClient, model_id: str, *, look: str | Style | None = None, **params: Any) -> None:
+        super().__init__(**params)
+        self.client, self.id, self.look = client, model_id, theme.style(look)
+        self.model: Model | None = None
+        self._after = 0
+        self._model_events: list[Event] = []
+        self._log_events: list[Event] = []
+        self._arrived = asyncio.Event()
+        self._shown = asyncio.Event()
+        self._traded = asyncio.Event()
+        self._connected = {"model": True, "log": True}
+        self._opened: set[str] = set()
+        self.document: Any = None
+        self._head = words("", self.look)
+        self._problem = words("", self.look, visible=False)
+        self._pulse = LiveRows(self.look, columns=PULSE, caption="State of the model", bare=True, placeholder="")
+        self._tiles = words('<div class="tiles"></div>', self.look)
+        self.trading = Trading(client, model_id, self.look, self.locked)
+        self.log = Log(client, model_id, self.look)
+        self.calls = Calls(client, model_id, self.look)
+        self.details = Details(client, model_id, self.look)
+        self.match = Match(client, model_id, self.look)
+        self._places = {name: pn.Column(sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=320)
+                        for name in TABS}
+        self._tabs = pn.Tabs(*self._places.items(), sizing_mode="stretch_width", margin=0)
+        self._tabs.param.watch(self._turned, "active")
+        self._root = pn.Column(self._head, self._pulse, self._problem, self._tiles, self._tabs,
+                               sizing_mode="stretch_width", margin=0, styles={"gap": "10px"})
+
+    def __panel__(self) -> pn.Column:
+        return self._root
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read the state. Raises `NotFound` for a model that is not there."""
+        self.document = pn.state.curdoc
+        self._after = (await self.client.model_events(self.id, tail=1)).last
+        self.model = await self.client.model(self.id)
+        self._show_state()
+        await self._open(TABS[0])
+        await self._guard(self._show_figures())
+
+    def _turned(self, event: Any) -> None:
+        pn.state.execute(partial(self._open, TABS[event.new]))
+
+    async def _open(self, name: str) -> None:
+        """Fill a tab when it is first opened."""
+        if name in self._opened or self.model is None:
+            return
+        self._opened.add(name)
+        try:
+            match name:
+                case "Trading":
+                    self._places[name][:] = [self.trading.view]
+                    await self.trading.load(self.model.symbols)
+                case "Log":
+                    self._places[name][:] = [self.log.view]
+                    await self.log.load()
+                case "Calls":
+                    self._places[name][:] = [self.calls.view]
+                    await self.calls.load()
+                case "Details":
+                    self._places[name][:] = [self.details.view]
+                    await self.details.load(self.model)
+                case _:
+                    self._places[name][:] = [self.match.view]
+                    await self.match.load()
+        except WorkbenchError as error:
+            self._opened.discard(name)
+            self._places[name][:] = [words(f'<div class="error" role="alert">{explained(error)}</div>', self.look)]
+
+    # -- following -----------------------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Go on showing what the model does, until cancelled."""
+        self._log_after = (await self.client.logs(self.id, tail=1)).last if not self.log.last else self.log.last
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._follow_model(), self._follow_log(), self._show_all(), self._refresh()):
+                tasks.create_task(work)
+
+    async def _follow_model(self) -> None:
+        async for event in self.client.follow_model(self.id, self._after, watcher=self._watcher("model")):
+            await self._gather(self._model_events, event)
+
+    async def _follow_log(self) -> None:
+        async for event in self.client.follow_logs(self.id, self._log_after, watcher=self._watcher("log")):
+            await self._gather(self._log_events, event)
+
+    async def _gather(self, waiting: list[Event], event: Event) -> None:
+        waiting.append(event)
+        self._arrived.set()
+        if len(waiting) >= MOST_WAITING:  # the stream is a position on the server: nothing is lost by waiting
+            self._shown.clear()
+            await self._shown.wait()
+
+    def _watcher(self, which: str) -> Callable[[bool], None]:
+        def heard(connected: bool) -> None:
+            if self._connected[which] != connected:
+                self._connected[which] = connected
+                self._show_pulse()
+
+        return heard
+
+    async def _show_all(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            (events, self._model_events), (lines, self._log_events) = (self._model_events, []), (self._log_events, [])
+            self._shown.set()
+            await self._change(lambda events=events, lines=lines: self._heard(events, lines))  # type: ignore[misc]
+            await asyncio.sleep(GATHER)
+
+    async def _change(self, change: Callable[[], None]) -> None:
+        """Do something to the page under its document's lock, and wait until it is done."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def work() -> None:
+            try:
+                change()
+            except Exception:
+                log.exception("a change of a model's page failed")
+            finally:
+                if not done.done():
+                    done.set_result(None)
+
+        self.locked(work)
+        await done
+
+    def locked(self, change: Callable[[], None]) -> None:
+        """Do something to Bokeh models: now in a notebook, else in the document's next tick."""
+        document = self.document
+        if document is None or document.session_context is None:
+            change()
+            pn.io.push_notebook(self._root)
+        else:
+            document.add_next_tick_callback(change)
+
+    def _heard(self, events: list[Event], lines: list[Event]) -> None:
+        assert self.model is not None
+        orders, calls = [], []
+        for event in events:
+            data = event.data
+            if event.type == "order":
+                if not data.get("run"):
+                    orders.append(order_of(data))
+            elif event.type == "annotation":
+                orders += self.trading.annotated(str(data.get("id")), str(data.get("annotation")))
+            elif event.type == "call":
+                calls.append(event)
+            elif event.type == "lifecycle":
+                self._lived(event)
+        if orders and self.trading.heard(orders):
+            pn.state.execute(self.trading.begin)
+        if calls and "Calls" in self._opened:
+            self.calls.heard(calls)
+        if lines and "Log" in self._opened:
+            fresh = [event for event in lines if event.seq > self.log.last]
+            if fresh:
+                self.log.heard(fresh)
+        if events and "Details" in self._opened:
+            self.details.heard(self.model, [event for event in events if event.type not in ("order", "call")])
+        heard = max((event.at for event in (*events[-1:], *lines[-1:])), default=None)
+        self.model = replace(self.model, heard_at=heard or self.model.heard_at)
+        self._show_pulse()
+        if events or any(event.data.get("type") not in ("stdout", "info", "debug") for event in lines):
+            self._traded.set()
+
+    def _lived(self, event: Event) -> None:
+        assert self.model is not None
+        told = {name: event.data[name] for name in ("message", "running") if name in event.data}
+        for name in ("started_at", "ended_at"):
+            if name in event.data:
+                told[name] = None if event.data[name] is None else times.parse(event.data[name])
+        self.model = replace(self.model, **told)
+
+    async def _refresh(self) -> None:
+        """Figures after trades, at most one question a second; and now and then without any."""
+        while True:
+            try:
+                async with asyncio.timeout(REST):
+                    await self._traded.wait()
+            except TimeoutError:
+                await self._guard(self.trading.refresh())
+            self._traded.clear()
+            await asyncio.sleep(0.15)  # a burst of orders is one question
+            await self._guard(self._show_model())
+            await self._guard(self._show_figures())
+            await asyncio.sleep(FIGURES)
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """What cannot be fetched now will be asked for again; it is said while it lasts."""
+        try:
+            await work
+        except WorkbenchError as error:
+            self._problem.object = f'<div class="error" role="alert">{explained(error)}</div>'
+            self._problem.visible = True
+        else:
+            self._problem.visible = False
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    async def _show_model(self) -> None:
+        self.model = await self.client.model(self.id)
+        self._show_state()
+
+    async def _show_figures(self) -> None:
+        figures = await figures_of(self.client, self.id)
+        self._show_tiles(figures)
+        await self.trading.profit(figures)
+
+    def _show_state(self) -> None:
+        model = self.model
+        assert model is not None
+        facts = [model.id if model.id != model.name else "", f"project {model.project}", model.kind,
+                 ", ".join((*model.exchanges, *model.symbols)[:8])]
+        head = (f'<div class="head"><div><h1>{escape(model.name)}</h1><div class="muted">'
+                f'{escape(" · ".join(fact for fact in facts if fact))}</div></div>'
+                f'<a href="/connect?model={escape(model.id)}">Connect your bot</a></div>')
+        if model.description:
+            head += f'<p class="muted" style="margin:4px 0 0">{escape(model.description[:400])}</p>'
+        if model.last_error:
+            when = times.iso(model.last_error_at)[:19].replace("T", " ") if model.last_error_at else ""
+            head += (f'<div class="error" style="margin-top:8px;overflow-wrap:anywhere"><b>Last error</b> '
+                     f'<span class="muted">{when} UTC, {model.errors:,} in all</span><br>'
+                     f"{escape(model.last_error[:500])}</div>")
+        if self._head.object != head:
+            self._head.object = head
+        self._show_pulse()
+
+    def _show_pulse(self) -> None:
+        if self.model is None:
+            return
+        connected = all(self._connected.values())
+        self._pulse.put([{
+            "id": "pulse", "state": list(state_of(self.model)), "message": self.model.message or "",
+            "heard": millis(self.model.heard_at),
+            "stream": ["live", "good"] if connected else ["reconnecting …", "bad"]}])
+
+    def _show_tiles(self, figures: Figures) -> None:
+        tiles = figures.tiles(self.model.orders if self.model else 0)
+        text = '<div class="tiles">' + "".join(
+            f'<div class="tile"><span>{escape(name)}</span><b class="{tone}">{escape(value)}</b></div>'
+            for name, value, tone in tiles) + "</div>"
+        if self._tiles.object != text:
+            self._tiles.object = text

@@ -1,0 +1,161 @@
+"""A model's output, calls and results as they come: read from the end, searched on the server, followed."""
+
+from typing import Any, Final
+
+from engine.model import Event
+from engine.plots.style import Style
+from workbench.client import AsyncClient
+from workbench.client_models import call_of, log_of
+from workbench.views.live_rows import LiveRows, Row
+from workbench.views.model_rows import CALLS, LINES, RESULTS, call_row, line_row, result_row
+
+TAIL: Final = 300
+MOST: Final = 1000
+LOOKS: Final = 10
+"""Pieces of the log in which a search looks before it asks whether to go on."""
+
+
+class Output:
+    """What tails share. Subclasses say which page of the server it is and what a row is."""
+
+    caption = "Output"
+    columns: Any = LINES
+    bare = False
+    newest = "last"
+    placeholder = "This model has said nothing yet."
+    search = "Search the whole log"
+    types: tuple[str, ...] = ()
+
+    def __init__(self, client: AsyncClient, model: str, look: Style) -> None:
+        self._client, self._model = client, model
+        self._text, self._type = "", ""
+        self._first: int | None = None
+        self.last = 0
+        self._paused = False
+        self._missed = 0
+        self.view = LiveRows(
+            look, columns=self.columns, caption=self.caption, placeholder=self.placeholder, newest=self.newest,
+            most=MOST, tall=460, bare=self.bare, searchable=self.search, types=list(self.types), typed=True,
+            pausable=self.newest == "last", asks=True, asked=self._asked)
+
+    async def _page(self, **where: Any) -> Any:
+        raise NotImplementedError
+
+    def _row(self, entry: Any) -> Row:
+        raise NotImplementedError
+
+    async def load(self) -> None:
+        """The newest rows that fit what is searched."""
+        rows, before, last = await self._read(None)
+        self._first = before
+        self.last = max(self.last, last)
+        self._missed = 0
+        self.view.reset(self._ordered(rows), more=before is not None, note=self._said(len(rows)))
+
+    async def _read(self, before: int | None) -> tuple[list[Row], int | None, int]:
+        """Rows before a number, oldest first; where to go on, and the stream's newest number. Searches look piece by
+        piece, so that a rare word does not keep anybody waiting."""
+        rows: list[Row] = []
+        last = 0
+        for _ in range(LOOKS):
+            where = {"tail": TAIL} if before is None else {"before": before, "limit": TAIL}
+            page = await self._page(text=self._text, types=[self._type] if self._type else [], **where)
+            rows = [*map(self._row, page.items), *rows]
+            last = max(last, page.last)
+            before = page.next
+            if before is None or len(rows) >= TAIL // 2:
+                break
+        return rows, before, last
+
+    def _ordered(self, rows: list[Row]) -> list[Row]:
+        return rows if self.newest == "last" else rows[::-1]
+
+    def _said(self, count: int) -> str:
+        return f"{count:,} fit" if self._text or self._type else ""
+
+    async def _asked(self, name: str, data: dict[str, Any]) -> None:
+        if name == "search":
+            self._text, self._type = str(data.get("text") or "")[:200], str(data.get("type") or "")[:64]
+            await self.load()
+        elif name == "more" and self._first is not None:
+            rows, self._first, _ = await self._read(self._first)
+            self.view.older(self._ordered(rows), more=self._first is not None)
+        elif name == "pause":
+            self._paused = bool(data.get("on"))
+            if not self._paused:
+                await self.load()
+
+    def put(self, rows: list[Row]) -> None:
+        """Rows that came. While paused they are only counted: they are read again when it goes on."""
+        fitting = [row for row in rows if self._fits(row)]
+        if not fitting:
+            return
+        if self._paused:
+            self._missed += len(fitting)
+            self.view.note(f"paused; {self._missed:,} new")
+            return
+        self.view.put(fitting[-MOST:])
+
+    def _fits(self, row: Row) -> bool:
+        if self._type and row["type"] != self._type:
+            return False
+        return self._text.lower() in str(row.get("find") or row.get("line") or "").lower()
+
+
+class Log(Output):
+    """The output, line by line."""
+
+    caption = "Output of the model"
+    bare = True
+    types = ("stdout", "stderr")
+
+    async def _page(self, **where: Any) -> Any:
+        return await self._client.logs(self._model, **where)
+
+    def _row(self, entry: Any) -> Row:
+        return line_row(entry)
+
+    def heard(self, events: list[Event]) -> None:
+        """Lines that were followed."""
+        self.last = max(self.last, events[-1].seq)
+        self.put([line_row(log_of(event)) for event in events])
+
+
+class Calls(Output):
+    """Function calls with arguments and responses, newest first."""
+
+    caption = "Calls and events that the model reported"
+    columns = CALLS
+    newest = "first"
+    placeholder = "This model has reported no calls yet."
+    search = "Search calls, arguments, responses"
+
+    async def _page(self, **where: Any) -> Any:
+        return await self._client.calls(self._model, **where)
+
+    def _row(self, entry: Any) -> Row:
+        return call_row(entry)
+
+    def heard(self, events: list[Event]) -> None:
+        self.put([call_row(call_of(event)) for event in events])
+
+
+class Results(Output):
+    """What a screener found, newest first."""
+
+    caption = "Results of the screener"
+    columns = RESULTS
+    newest = "first"
+    placeholder = "No results yet."
+    search = ""
+
+    async def _page(self, **where: Any) -> Any:
+        return await self._client.screener(self._model, **{name: value for name, value in where.items()
+                                                           if name in ("tail", "before", "limit")})
+
+    def _row(self, entry: Any) -> Row:
+        return result_row(entry)
+
+    def heard(self, events: list[Event]) -> None:
+        self.put([result_row({"seq": event.seq, "at": event.data.get("at"), "result": event.data.get("result")})
+                  for event in events])

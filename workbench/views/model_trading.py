@@ -1,0 +1,238 @@
+"""A model's trading: price with orders, profit, positions, and the orders themselves, linked by a click."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import panel as pn
+from bokeh.layouts import column
+
+from engine.activity import Order
+from engine.plots import live as pictures
+from engine.plots.render import Drawing, draw, hide_x, link
+from engine.plots.style import Style
+from workbench.client import AsyncClient
+from workbench.views.base import MARKUP_CSS
+from workbench.views.drawing import beside
+from workbench.views.live_rows import LiveRows, sheet
+from workbench.views.model_figures import Figures, curve_of, positions_of
+from workbench.views.model_price import PriceChart
+from workbench.views.model_rows import ORDERS, order_row
+
+FIRST: Final = 200
+DRAWN: Final = 1000
+POSITIONS: Final = [
+    {"key": "name", "title": "Symbol", "kind": "text"}, {"key": "quantity", "title": "Position", "kind": "number"},
+    {"key": "cost", "title": "Average cost", "kind": "number"}, {"key": "price", "title": "Price", "kind": "number"},
+    {"key": "value", "title": "Value", "kind": "number"}, {"key": "unrealised", "title": "Unrealised", "kind": "money"},
+    {"key": "realised", "title": "Realised", "kind": "money"}, {"key": "fees", "title": "Fees", "kind": "number"},
+    {"key": "currency", "title": "in", "kind": "text"}, {"key": "note", "title": "", "kind": "text"},
+]
+
+Locked = Callable[[Callable[[], None]], None]
+"""Does something to Bokeh models when their document may be changed."""
+
+
+def words(text: str, look: Style, **options: Any) -> pn.pane.HTML:
+    """HTML that carries its colours along."""
+    return pn.pane.HTML(text, stylesheets=[sheet(look), MARKUP_CSS], sizing_mode="stretch_width", margin=0, **options)
+
+
+class Trading:
+    """The first tab. `view` is its layout."""
+
+    def __init__(self, client: AsyncClient, model: str, look: Style, locked: Locked) -> None:
+        self._client, self._model, self._look, self._locked = client, model, look, locked
+        self._cursor: str | None = None
+        self._chart: PriceChart | None = None
+        self._profit: list[Drawing] = []
+        self._currency = ""
+        self._orders: dict[str, Order] = {}
+        self._symbols: list[str] = []
+        self.orders = LiveRows(look, columns=ORDERS, caption="Orders", placeholder="No orders yet.", most=2000,
+                               tall=440, picks=True, asks=True, searchable="Search orders", asked=self._asked)
+        self._text = ""
+        self._told = False
+        self._symbol = pn.widgets.Select(name="Symbol", options=[], width=180, margin=0, visible=False)
+        self._symbol.param.watch(self._chosen, "value")
+        self._money = pn.widgets.Select(name="Profit in", options=[], width=110, margin=0, visible=False)
+        self._money.param.watch(self._recounted, "value")
+        self._price = pn.Column(words('<p class="empty" role="status">The chart is being drawn …</p>', look),
+                                sizing_mode="stretch_width", margin=0, min_height=380)
+        self._note = words("", look)
+        self._curves = pn.Column(sizing_mode="stretch_width", margin=0)
+        self._curve_note = words("", look)
+        self.positions = LiveRows(look, columns=POSITIONS, caption="Positions", page=50, most=5000,
+                                  placeholder="No position has been opened yet.")
+        self._figures: Figures | None = None
+        card = {"background": look.surface, "border": f"1px solid {look.border}", "border-radius": "10px",
+                "padding": "12px 14px", "min-width": "0"}
+
+        def part(*content: Any, title: str = "") -> pn.Column:
+            return pn.Column(*([words(f"<h2>{title}</h2>", look)] if title else []), *content,
+                             sizing_mode="stretch_width", margin=0, styles=card)
+
+        self.view = pn.Column(
+            part(pn.FlexBox(words("<h2>Price and orders</h2>", look, styles={"flex": "1 1 160px"}), self._symbol,
+                            sizing_mode="stretch_width", margin=0, align_items="center"), self._price, self._note),
+            part(pn.FlexBox(words("<h2>Profit</h2>", look, styles={"flex": "1 1 160px"}), self._money,
+                            sizing_mode="stretch_width", margin=0, align_items="center"), self._curves,
+                 self._curve_note),
+            part(self.positions, title="Positions"), part(self.orders, title="Orders"),
+            sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
+
+    # -- orders --------------------------------------------------------------------------------------------------
+
+    async def load(self, symbols: tuple[str, ...]) -> None:
+        """The newest orders, and the chart of the symbol that was traded last."""
+        await self._list()
+        latest = next(iter(self._orders.values()), None)
+        self._symbols = list(dict.fromkeys([*symbols, *(order.symbol for order in self._orders.values())]))
+        self._offer(latest.symbol if latest else (self._symbols[0] if self._symbols else ""))
+        await self._open(self._symbol.value or "")
+
+    async def _list(self) -> None:
+        page = await self._client.orders(self._model, limit=FIRST, text=self._text)
+        self._cursor = page.next
+        if not self._text:
+            self._orders = {order.id: order for order in page.items}
+        self.orders.reset([order_row(order) for order in page.items], more=page.next is not None,
+                          note=f"{len(page.items)}{'+' if page.next else ''} fit" if self._text else "")
+
+    def _offer(self, chosen: str) -> None:
+        self._told = True  # this is no person's choice
+        self._symbol.param.update(options=list(self._symbols), value=chosen or None, visible=len(self._symbols) > 1)
+        self._told = False
+
+    async def _open(self, symbol: str) -> None:
+        if not symbol:
+            self._price[:] = [words('<p class="empty">The price chart begins with the first order.</p>', self._look)]
+            return
+        page = await self._client.orders(self._model, symbol=symbol, limit=DRAWN)
+        self._chart = await PriceChart.make(self._client, symbol, page.items[::-1], self._look)
+        self._price[:] = [pn.pane.Bokeh(self._chart.figure, sizing_mode="stretch_width", margin=0)]
+        assert self._chart.zoom is not None
+        self._say()
+
+    def _say(self) -> None:
+        if self._chart is not None:
+            self._note.object = f'<p class="muted" style="margin:4px 0 0">{self._chart.message}</p>'
+
+    def _chosen(self, event: Any) -> None:
+        if not self._told and event.new and (self._chart is None or self._chart.symbol != event.new):
+            pn.state.execute(partial(self._open, event.new))
+
+    def heard(self, orders: list[Order]) -> bool:
+        """Show orders that were followed; the document may be changed now. Gives whether a chart must be begun."""
+        latest = {order.id: order for order in orders}  # of several words about one order the last counts
+        self._orders |= latest
+        for id in list(self._orders)[:max(len(self._orders) - 2 * DRAWN, 0)]:
+            del self._orders[id]
+        if not self._text:
+            self.orders.put([order_row(order) for order in latest.values()])
+        for order in latest.values():
+            if order.symbol not in self._symbols:
+                self._symbols.append(order.symbol)
+        if self._chart is None:
+            return True
+        mine = [order for order in latest.values() if order.symbol == self._chart.symbol]
+        if mine:
+            self._chart.put(mine)
+        if len(self._symbols) != len(self._symbol.options):
+            self._offer(self._chart.symbol)
+        return False
+
+    async def begin(self) -> None:
+        """The chart, once there is something to show."""
+        if self._chart is None and self._symbols:
+            self._offer(self._symbols[-1])
+            await self._open(self._symbols[-1])
+
+    def annotated(self, id: str, annotation: str) -> list[Order]:
+        """The order with its reason, when it is at hand."""
+        from dataclasses import replace
+
+        known = self._orders.get(id)
+        return [replace(known, annotation=annotation)] if known is not None else []
+
+    async def _asked(self, name: str, data: dict[str, Any]) -> None:
+        if name == "more" and self._cursor:
+            page = await self._client.orders(self._model, limit=FIRST, cursor=self._cursor, text=self._text)
+            self._cursor = page.next
+            self._orders = {**{order.id: order for order in page.items}, **self._orders}
+            self.orders.older([order_row(order) for order in page.items], more=page.next is not None)
+        elif name == "search":
+            self._text = str(data.get("text") or "")[:200]
+            await self._list()
+        elif name == "pick":
+            await self.show(str(data.get("id")))
+
+    async def show(self, id: str) -> None:
+        """Move the chart to an order."""
+        order = self._orders.get(id) or await self._client.order(self._model, id)
+        if self._chart is None or self._chart.symbol != order.symbol:
+            self._offer(order.symbol)
+            await self._open(order.symbol)
+        chart = self._chart
+        if chart is None:
+            return
+        if not chart.shows(id):
+            self._locked(lambda: chart.put([order]))
+        self._locked(lambda: chart.centre(id) if chart.shows(id) else None)
+
+    # -- profit --------------------------------------------------------------------------------------------------
+
+    async def profit(self, figures: Figures) -> None:
+        """Show new figures of profit and positions."""
+        self._figures = figures
+        self.positions.reset(positions_of(figures))
+        currencies = list(figures.curves)
+        if currencies != list(self._money.options):
+            self._told = True
+            self._money.param.update(
+                options=currencies, visible=len(currencies) > 1,
+                value=self._money.value if self._money.value in currencies else next(iter(currencies), None))
+            self._told = False
+        await self._draw()
+
+    def _recounted(self, event: Any) -> None:
+        if not self._told and self._figures is not None:
+            pn.state.execute(self._draw)
+
+    async def _draw(self) -> None:
+        assert self._figures is not None
+        currency = str(self._money.value or "")
+        columns = curve_of(self._figures, currency)
+        self._curve_note.object = f'<p class="muted" style="margin:4px 0 0">{self._figures.note(currency)}</p>'
+        if len(columns["time"]) < 2:
+            self._profit = []
+            self._curves[:] = [words('<p class="empty">The profit curve begins with the first trade that has a price.'
+                                     "</p>", self._look)]
+            return
+        if not self._profit or currency != self._currency:
+            self._currency = currency
+            self._profit = await beside(None, self._made, columns, currency)
+            figure = column(*(drawing.figure for drawing in self._profit), sizing_mode="stretch_width", spacing=0)
+            self._curves[:] = [pn.pane.Bokeh(figure, sizing_mode="stretch_width", margin=0)]
+            return
+
+        def change() -> None:
+            for drawing in self._profit:
+                for label in drawing.sources:
+                    drawing.fill(label, columns)
+
+        self._locked(change)
+
+    def _made(self, columns: dict[str, np.ndarray], currency: str) -> list[Drawing]:
+        drawings = [draw(pictures.profit(columns, self._look, currency=currency), self._look),
+                    draw(pictures.drawdown(columns, self._look, currency=currency), self._look)]
+        figures = [drawing.figure for drawing in drawings]
+        link(figures, crosshair=self._look.muted)
+        hide_x(figures[:-1])
+        return drawings
+
+    async def refresh(self) -> None:
+        """Newer candles under the orders."""
+        if self._chart is not None:
+            await self._chart.refresh()
