@@ -33,11 +33,6 @@ class Plan:
     interval: float = INTERVAL
     limits: Limits | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Instances with the same key share one feed."""
-        return (self.market.key, self.replay)
-
 
 def plan_of(config: Mapping[str, Any], markets: Sequence[Market]) -> Plan:
     """The plan of a live configuration; `markets` are those of which the store has minutes.

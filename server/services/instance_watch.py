@@ -38,7 +38,7 @@ class MarketWatch:
     """
 
     def __init__(self, feed: Feed, markets: Markets, keep: Callable[[Kept], Awaitable[None]],
-                 fail: Callable[[Runner, Exception], Awaitable[None]], pause: float = FIRST_PAUSE) -> None:
+                 fail: Callable[[Runner, Exception], Awaitable[None]]) -> None:
         self.feed = feed
         self.lock = asyncio.Lock()
         self.position: int | None = None
@@ -47,7 +47,6 @@ class MarketWatch:
         self._markets = markets
         self._keep = keep
         self._fail = fail
-        self._pause = pause
         self._runners: dict[str, Runner] = {}
         self._running: asyncio.Task[None] | None = None
 
@@ -89,13 +88,13 @@ class MarketWatch:
                 return
 
     async def _run(self) -> None:
-        pause = self._pause
+        pause = FIRST_PAUSE
         while True:
             try:
                 async with aclosing(self.feed.minutes(self._since())) as groups:  # type: ignore[type-var]
                     async for minutes in groups:
                         await self._take(minutes)
-                        pause, self.failure = self._pause, None
+                        pause, self.failure = FIRST_PAUSE, None
                 problem: Exception = Unavailable("the feed has ended")
             except asyncio.CancelledError:
                 raise

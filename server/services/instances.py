@@ -8,6 +8,7 @@ the minute after the last one that was kept.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -66,6 +67,7 @@ class Instances:
         self._places: dict[str, tuple[Any, ...]] = {}  # which watch a live instance listens to
         self._runners: dict[str, Runner] = {}
         self._joining: dict[str, asyncio.Task[None]] = {}
+        self._archiving: set[str] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._reading = asyncio.Lock()
         self.ledger = Ledger(db, events, activity, self._about) if activity is not None else None
@@ -129,10 +131,11 @@ class Instances:
         plan = await asyncio.to_thread(self._plan, config)
         if plan.kind == "tradebot":
             await self._may_trade(plan, principal)
-        watch = self._watches.get(plan.key)
-        feed = watch.feed if watch is not None else self._feed(plan)
         at = times.now()
-        instance = Instance(id=new_id(plan.kind, at), kind=plan.kind, state="live", market=plan.market,
+        id = new_id(plan.kind, at)
+        watch = self._watches.get(_place(plan, id))
+        feed = watch.feed if watch is not None else self._feed(plan)
+        instance = Instance(id=id, kind=plan.kind, state="live", market=plan.market,
                             owner=principal.name, config=plan.config, started_at=at)
         if watch is not None and watch.position is not None:  # it joins others, where they are
             instance.position = watch.position
@@ -198,10 +201,10 @@ class Instances:
 
     # -- at work
 
-    def _watch_of(self, plan: Plan) -> MarketWatch:
-        watch = self._watches.get(plan.key)
+    def _watch_of(self, plan: Plan, place: tuple[Any, ...]) -> MarketWatch:
+        watch = self._watches.get(place)
         if watch is None:
-            watch = self._watches[plan.key] = MarketWatch(self._feed(plan), self._markets, self._keep, self._fail)
+            watch = self._watches[place] = MarketWatch(self._feed(plan), self._markets, self._keep, self._fail)
         return watch
 
     def _feed(self, plan: Plan) -> Feed:
@@ -233,9 +236,8 @@ class Instances:
                 await asyncio.to_thread(runner.prepare)
                 if isinstance(runner, TradeRunner):
                     self._traders[instance.id] = Trading(runner, account, self._settle)
-                watch = self._watch_of(plan)
-                self._places[instance.id] = plan.key
-                await watch.join(runner)
+                place = self._places[instance.id] = _place(plan, instance.id)
+                await self._watch_of(plan, place).join(runner)
                 return
             except Unavailable as error:  # the database is away: there is nothing to be lost by waiting
                 log.warning("an instance cannot begin, trying again", extra={"facts": {
@@ -295,11 +297,11 @@ class Instances:
         for runner, said in kept:
             instance = runner.instance
             at = now if instance.updated_at is None else max(now, instance.updated_at + timedelta(microseconds=1))
-            instance.hear(said, at)
-            instance.updated_at = at
-            instance.position, instance.memory = runner.position, runner.memory()
+            after = replace(instance, initial=dict(instance.initial), latest=dict(instance.latest), lists={},
+                            updated_at=at, position=runner.position, memory=runner.memory())
+            after.hear(said, at)
             items: list[tuple[str, Any]] = [(kind, encode({"payload": payload})) for kind, payload in said]
-            saved.append((instance.id, changed(instance), items, at))
+            saved.append((instance.id, changed(after), items, at))
 
         def work(connection: Connection) -> None:
             for id, values, items, at in saved:
@@ -309,7 +311,10 @@ class Instances:
                     self._events.append_many(connection, stream_of(id), items, at=at)
 
         await self._patiently(work)
-        for runner, _ in kept:
+        for (runner, said), (_, _, _, at) in zip(kept, saved, strict=True):
+            instance = runner.instance
+            instance.hear(said, at)
+            instance.updated_at, instance.position, instance.memory = at, runner.position, runner.memory()
             if (trader := self._traders.get(runner.instance.id)) is not None:
                 trader.wake()
 
@@ -353,15 +358,21 @@ class Instances:
 
     async def _archive(self, instance: Instance, state: str, error: str | None) -> None:
         at = times.now()
-        instance.state, instance.error, instance.ended_at = state, error, at
-        values = changed(instance)
+        if not instance.live or instance.id in self._archiving:
+            raise _over(instance)
+        self._archiving.add(instance.id)
+        values = changed(replace(instance, state=state, error=error, ended_at=at))
 
         def work(connection: Connection) -> None:
             connection.execute(update(instances).where(instances.c.id == instance.id).values(**values))
             self._events.append_many(connection, stream_of(instance.id), [
                 (state, {"error": error} if error is not None else {}), ("archived", {})], at=at)
 
-        await self._patiently(work)
+        try:
+            await self._patiently(work)
+        finally:
+            self._archiving.discard(instance.id)
+        instance.state, instance.error, instance.ended_at = state, error, at
         self._runners.pop(instance.id, None)
         self._places.pop(instance.id, None)
         if (trader := self._traders.pop(instance.id, None)) is not None:
@@ -380,8 +391,7 @@ class Instances:
     def _live(self, id: str) -> Instance:
         instance = self._known(id)
         if not instance.live:
-            raise Conflict(f"the instance has {instance.state}" if instance.state == "failed" else
-                           f"the instance is {instance.state}", field="id")
+            raise _over(instance)
         return instance
 
     async def _complete(self, instance: Instance) -> None:
@@ -419,3 +429,14 @@ class Instances:
         except Invalid:
             return watch
         return {"exchange": source.exchange, "asset": source.asset, "currency": source.currency}
+
+
+def _place(plan: Plan, id: str) -> tuple[Any, ...]:
+    """Instances with the same place share a feed. What is played as fast as it goes, everybody hears from the
+    beginning."""
+    alone = plan.replay is not None and not plan.replay.speed
+    return (plan.market.key, plan.replay, id if alone else "")
+
+
+def _over(instance: Instance) -> Conflict:
+    return Conflict("the instance has failed" if instance.state == "failed" else "the instance was stopped", field="id")
