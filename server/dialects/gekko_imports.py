@@ -20,6 +20,7 @@ from engine.errors import Invalid
 from engine.gekko_ranges import read_date
 from engine.model import Market
 from server.dialects.gekko import NAME, Handler
+from server.dialects.gekko_live_states import replay_capabilities
 from server.dialects.gekko_requests import MOST_BODY
 from server.dialects.routes import Answer, Route
 from server.services import Services
@@ -93,7 +94,8 @@ def _plain(at: datetime) -> str:
 
 class ExchangesHandler(Handler):
     async def get(self) -> None:
-        self.reply(await self.services.exchanges.capabilities())
+        played = await self.off_loop(self.services.instances.replayed)
+        self.reply([*await self.services.exchanges.capabilities(), *replay_capabilities(played)])
 
 
 class KeyNamesHandler(Handler):

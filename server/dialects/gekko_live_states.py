@@ -1,13 +1,14 @@
 """Live instances as Gekko's clients know them: states, messages, the configuration that is merged under theirs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from engine import times
-from engine.model import Event
+from engine.model import Event, Market
 from server.services.instance_rows import LISTED, Instance
 
-__all__ = ["BASE", "error_text", "instance_message", "merged", "state_of"]
+__all__ = ["BASE", "error_text", "instance_message", "merged", "replay_capabilities",
+           "state_of"]
 
 BASE: Final[Mapping[str, Any]] = {
     "silent": False, "debug": True, "tradingAdvisor": {}, "candleWriter": {"enabled": False},
@@ -42,6 +43,18 @@ def merged(base: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]
 def error_text(error: str | None) -> str:
     """A reason as Gekko writes it."""
     return f"\n ERROR: {error}\n"
+
+
+def replay_capabilities(markets: Sequence[Market]) -> list[dict[str, Any]]:
+    """The exchange "replay" among the others, as far as there is something to be played."""
+    if not markets:
+        return []
+    return [{
+        "name": "Replay of stored candles", "slug": "replay", "tradable": False, "requires": [],
+        "currencies": sorted({each.currency for each in markets}), "assets": sorted({each.asset for each in markets}),
+        "markets": [{"pair": [each.currency, each.asset], "minimalOrder": {"amount": 0, "unit": "asset"}}
+                    for each in markets],
+        "providesHistory": False, "providesFullHistory": False, "tid": "date", "fetchTimespan": 60}]
 
 
 def _milliseconds(at: Any) -> str:

@@ -420,6 +420,14 @@ class Instances:
             market = Market(watch["source"], market.asset, market.currency)
         return instance.kind, market, str(method or instance.kind)
 
+    def replayed(self) -> Sequence[Market]:
+        """The stored markets that the exchange "replay" can play without being told whose they are. Blocks."""
+        found: dict[tuple[str, str], list[Market]] = {}
+        for each in self._histories.all():
+            market = each.market
+            found.setdefault((market.asset.casefold(), market.currency.casefold()), []).append(market)
+        return [markets[0] for markets in found.values() if len(markets) == 1]
+
     def stored(self, watch: Any) -> Any:
         """The `watch` under which the candles of another are stored: a replay's are those of its source. Blocks."""
         if not isinstance(watch, Mapping) or str(watch.get("exchange", "")).casefold() != REPLAY:
