@@ -10,7 +10,7 @@ Column names are those of `engine.candle_columns.ALIASES`; naive times are UTC. 
 
 import gzip
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,7 @@ from engine.candle_csv import Columns, read_csv
 from engine.candle_store import CandleStore
 from engine.candles import Candles
 from engine.errors import Invalid, NotFound, Problem, TooLarge
+from engine.gekko_history import is_history, read_history
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,20 +70,28 @@ class Imported:
     replaced: int
 
 
-def import_file(path: Path | str, *, data_dir: Path | str, exchange: str, asset: str | None = None,
+def import_file(path: Path | str, *, data_dir: Path | str, exchange: str | None = None, asset: str | None = None,
                 currency: str | None = None, resolution: str | int | None = None, overwrite: bool = False,
                 adjusted: bool = False, time_format: str | None = None) -> list[Imported]:
     """Read a file of candles and merge it into `data_dir`/candles, as `workbench import` does.
 
     Needs no server and does not disturb one that runs on the same folder. A table with a symbol column fills one
-    market a symbol unless `asset` picks one. `adjusted` multiplies prices by adjusted close / close. `resolution` is
-    inferred from the times unless given. Raises `NotFound` for a missing file, `Invalid` with line and column for a
-    faulty one (then nothing is stored), `Unavailable` when the disk is full.
+    market a symbol unless `asset` picks one; a history file of Gekko's one for each of its tables, and its name says
+    the exchange. `adjusted` multiplies prices by adjusted close / close. `resolution` is inferred from the times unless
+    given. Raises `NotFound` for a missing file, `Invalid` with line and column for a faulty one (then nothing is
+    stored, of a history what came before), `Unavailable` when the disk is full.
     """
     store = CandleStore(Path(data_dir) / "candles")
     done = []
-    for candles in read_file(path, Target(exchange=exchange, asset=asset, currency=currency), resolution=resolution,
-                             adjusted=adjusted, time_format=time_format):
+    found: Iterable[Candles]
+    if is_history(Path(path)):
+        found = read_history(Path(path), exchange=exchange, asset=asset, currency=currency)
+    elif not exchange:
+        raise Invalid("the exchange is missing", field="exchange", remedy="give --exchange")
+    else:
+        found = read_file(path, Target(exchange=exchange, asset=asset, currency=currency), resolution=resolution,
+                          adjusted=adjusted, time_format=time_format)
+    for candles in found:
         report = store.write(candles, overwrite=overwrite)
         done.append(Imported(
             market=candles.market.key, resolution=times.resolution_name(candles.resolution), rows=len(candles),

@@ -36,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
     pages.add_argument("--origins", default="", help="names by which browsers reach it: desk.example,desk:8889")
     pages.set_defaults(run=commands.pages)
 
-    load = command("import", "store candles from a CSV, Parquet, Arrow or JSON file")
+    load = command("import", "store candles from a CSV, Parquet, Arrow or JSON file, or from Gekko's history (SQLite)")
     load.add_argument("file", metavar="FILE")
-    load.add_argument("--exchange", required=True, help="for example nasdaq or binance")
+    load.add_argument("--exchange", help="for example nasdaq or binance; a history file of Gekko's says it itself")
     load.add_argument("--asset", help="for example AAPL; left out for a file with a symbol column")
     load.add_argument("--currency", help="for example USD")
     load.add_argument("--resolution", help="1m, 1h, 1d …; read off the times unless given")
