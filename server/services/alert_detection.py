@@ -35,6 +35,7 @@ from server.services.alert_writing import (
     put_detection,
     read_detection,
     read_detections,
+    remove_detection,
     write_moves,
 )
 from server.store.database import Database
@@ -176,6 +177,14 @@ class Detection:
             row = await self._reread(key)
             await self._load([row])
             return _setting(await self._reread(key))
+
+    async def forget(self, market: Market, detector: str) -> None:
+        """Switch off and remove the setting; `NotFound` where there is none."""
+        async with self._alone:
+            key = (market.key, detector)
+            await self._end(key)
+            if not await self._db.write(lambda connection: remove_detection(connection, key)):
+                raise NotFound(f"{detector[:80]} was never switched on for {market.key}")
 
     async def _end(self, key: Key) -> None:
         """Switch off: the open alert ends, memory goes."""

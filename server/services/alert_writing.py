@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from engine import alert_life, times
 from engine.alert_life import (
@@ -31,7 +31,10 @@ from server.services.alert_rows import STREAM, alert_of, values_of
 from server.store.events import EventLog
 from server.store.tables.alerts import alerts, detections
 
-__all__ = ["DetectionRow", "Moved", "end_alert", "put_detection", "read_detection", "read_detections", "write_moves"]
+__all__ = [
+    "DetectionRow", "Moved", "end_alert", "put_detection", "read_detection", "read_detections",
+    "remove_detection", "write_moves",
+]
 
 Key = tuple[str, str]
 LAST_CLOSE: Final = 8  # where a gathered bar keeps it (engine.alert_walk.LAST; that module needs the compiler)
@@ -100,6 +103,12 @@ def put_detection(connection: Connection, key: Key, values: Mapping[str, Any]) -
     where = (detections.c.market == key[0], detections.c.detector == key[1])
     if not connection.execute(update(detections).where(*where).values(**values)).rowcount:
         connection.execute(insert(detections).values(market=key[0], detector=key[1], **values))
+
+
+def remove_detection(connection: Connection, key: Key) -> int:
+    """Remove a row; how many there were."""
+    return connection.execute(delete(detections).where(
+        detections.c.market == key[0], detections.c.detector == key[1])).rowcount
 
 
 def end_alert(connection: Connection, events: EventLog, key: Key) -> None:

@@ -161,6 +161,10 @@ class Alerts:
         """Detection on, paused or off; see `Detection.switch`."""
         return await self.detection.switch(market, detector, state, params=params, **options)
 
+    async def forget(self, market: Market, detector: str) -> None:
+        """Switch off and remove the setting; its alerts stay. `NotFound` where there is none."""
+        await self.detection.forget(market, detector)
+
     async def on_candles(self, market: Market, candles: Candles) -> int:
         """New candles of a market, in order of time: every detector that is switched on there sees them. Returns, when
         all that happened is written down, how many alerts moved. Candles seen before change nothing."""
