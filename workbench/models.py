@@ -139,6 +139,20 @@ class LiveModel:
         """What it does, as it happens; never ends by itself."""
         return self._client._loop.iterate(self._ask.follow_model(self.id, after))
 
+    def live(self, *, look: str | None = None) -> Any:
+        """Its page as a Panel view for a notebook cell. What it shows goes on while the kernel is free; after a long
+        cell it catches up."""
+        import panel as pn
+
+        from workbench.views.model_live import ModelLive
+
+        if not pn.extension._loaded:
+            pn.extension("tabulator", inline=True)
+        view = ModelLive(self._ask, self.id, look=look)
+        self._call(view.load())
+        view.go_on()
+        return view
+
     def rename(self, name: str, description: str | None = None) -> "LiveModel":
         """Call it something else."""
         self._data = self._call(self._ask.rename_model(self.id, name=name, description=description))

@@ -14,6 +14,7 @@ from workbench.views.base import PageView, markup, on_page
 
 NEW: Final = "a new one …"
 NEW_MODEL: Final = "a new model …"
+PYTHON: Final = "Python with workbench"
 
 
 class Connect(PageView):
@@ -24,7 +25,7 @@ class Connect(PageView):
         self._models: list[Model] = []
         self._model: Model | None = None
         self._listening: Any = None
-        self._tabs: Any = None
+        self._texts: dict[str, str] = {}
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
         self._project = pn.widgets.Select(name="Project", options={}, **wide)
         self._project_name = pn.widgets.TextInput(name="Name of the project", placeholder="my bots", visible=False,
@@ -40,18 +41,20 @@ class Connect(PageView):
         self._commands = pn.Column(sizing_mode="stretch_width", margin=0)
         card = {"background": self.look.surface, "border": f"1px solid {self.look.border}", "border-radius": "10px",
                 "padding": "14px 16px", "gap": "10px", "min-width": "0"}
+        self._language = pn.widgets.Select(name="Language or kit", options=[PYTHON], width=260, margin=0)
+        self._language.param.watch(lambda _event: self._show_command(), "value")
         form = pn.Column(
             markup('<h2>1. A model and its key</h2><p class="muted">A model is one bot. Its key lets it report, and '
                    "nothing else.</p>"),
-            self._project, self._project_name, self._which, self._name, self._make, self._secret, **wide,
-            styles={**card, "flex": "1 1 320px"})
+            self._project, self._project_name, self._which, self._name, self._make, self._secret, **wide, styles=card)
+        listen = pn.Column(markup("<h2>3. Listen</h2>"), self._heard, **wide, styles=card)
         right = pn.Column(
             markup('<h2>2. Report</h2><p class="muted">Copy one of these; each sends a first order and a line of log.'
-                   "</p>"), self._commands, markup("<h2>3. Listen</h2>"), self._heard, **wide,
-            styles={**card, "flex": "2 1 480px"})
-        return pn.Column(markup("<h1>Connect your bot</h1>"),
-                         pn.FlexBox(form, right, gap="12px", align_items="flex-start", sizing_mode="stretch_width",
-                                    margin=0), sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
+                   "</p>"), self._language, self._commands, **wide, styles={**card, "flex": "2 1 480px"})
+        left = pn.Column(form, listen, **wide, styles={"flex": "1 1 320px", "gap": "12px"})
+        return pn.Column(markup("<h1>Connect your bot</h1>"), pn.FlexBox(
+            left, right, gap="12px", align_items="flex-start", sizing_mode="stretch_width", margin=0),
+            sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
 
     async def load(self) -> None:
         self._projects = await self.client.projects()
@@ -133,12 +136,19 @@ class Connect(PageView):
 
     def _show_commands(self, api_key: str, token: str) -> None:
         model = self._model.id if self._model else "MODEL"
-        given = snippets.all(self.client.url, project=api_key or (self._model.project if self._model else "PROJECT"),
-                             model=model, token=token or "KEY")
-        parts = [(snippet.title, _copied(snippet.text, snippet.title)) for snippet in given]
-        before = self._tabs.active if self._tabs is not None else 0
-        self._tabs = pn.Tabs(*parts, active=min(before, len(parts) - 1), sizing_mode="stretch_width", margin=0)
-        self._commands[:] = [self._tabs]
+        project = api_key or (self._model.project if self._model else "PROJECT")
+        self._texts = {PYTHON: program(self.client.url, model, token or "KEY"),
+                       **snippets.snippets(self.client.url, project, model, token or "KEY")}
+        self._language.options = [name for name in self._texts if name != snippets.REDIRECT_FILE]
+        self._show_command()
+
+    def _show_command(self) -> None:
+        chosen = str(self._language.value)
+        text, beside = self._texts[chosen], self._texts[snippets.REDIRECT_FILE]
+        self._commands[:] = [_copied(text, chosen)]
+        if snippets.REDIRECT_FILE[:-3] in text:
+            self._commands.append(markup(f"<h2>{snippets.REDIRECT_FILE}</h2>"))
+            self._commands.append(_copied(beside, snippets.REDIRECT_FILE))
 
     # -- listening -----------------------------------------------------------------------------------------------
 
@@ -171,6 +181,17 @@ class Connect(PageView):
                 f'<div class="good" role="status"><b>Heard from your bot</b> at {times.iso(event.at)[11:19]} UTC: '
                 f"<code>{html.escape(event.type)}</code> {html.escape(said[:200])}<br>"
                 f'<a href="/model?id={html.escape(model.id)}">Watch it live</a></div>')
+
+
+def program(url: str, model: str, key: str) -> str:
+    """A program with the workbench's own client, which waits for nothing and loses nothing."""
+    return f"""import workbench as wb
+
+with wb.Bot({model!r}, url={url!r}, token={key!r}) as bot:
+    bot.started("Running")
+    bot.log("hello from Python")
+    bot.order("BTC-USD", "buy", size=0.5, price=50_000, id="order-1", annotation="the first one")
+"""
 
 
 def _copied(text: str, title: str) -> Any:

@@ -68,6 +68,7 @@ class ModelLive(pn.viewable.Viewer):
         self._traded = asyncio.Event()
         self._connected = {"model": True, "log": True}
         self._opened: set[str] = set()
+        self._following: asyncio.Task[None] | None = None
         self.document: Any = None
         self._head = words("", self.look)
         self._problem = words("", self.look, visible=False)
@@ -136,6 +137,22 @@ class ModelLive(pn.viewable.Viewer):
         async with asyncio.TaskGroup() as tasks:
             for work in (self._follow_model(), self._follow_log(), self._show_all(), self._refresh()):
                 tasks.create_task(work)
+
+    def go_on(self) -> None:
+        """Follow on the caller's own event loop, as a notebook has one; without a loop the view stays as it is."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self.stop()
+        self._following = loop.create_task(self.follow())
+        self._following.add_done_callback(_told)
+
+    def stop(self) -> None:
+        """Follow no longer."""
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
 
     async def _follow_model(self) -> None:
         async for event in self.client.follow_model(self.id, self._after, watcher=self._watcher("model")):
@@ -302,3 +319,9 @@ class ModelLive(pn.viewable.Viewer):
             for name, value, tone in tiles) + "</div>"
         if self._tiles.object != text:
             self._tiles.object = text
+
+
+def _told(task: asyncio.Task[None]) -> None:
+    """An end of following that nobody waits for is at least written down."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a model is followed no longer", exc_info=task.exception())

@@ -1,4 +1,4 @@
-"""The first page: what runs, what has run, which candles are there, and how to begin."""
+"""The first page: what bots do, what runs, what has run, which candles are there, and how to begin."""
 
 import asyncio
 import html
@@ -11,6 +11,7 @@ from engine.errors import WorkbenchError
 from engine.model import FINISHED, Run
 from workbench import cards
 from workbench.views.base import PageView, markup
+from workbench.views.models import AllModels
 
 LATEST = 8
 
@@ -31,30 +32,36 @@ def when(at: Any) -> str:
 
 
 class Overview(PageView):
-    """Counts, latest runs with their equity, markets, workers, and hints for a new workbench."""
+    """Counts, models, latest runs with their equity, markets, workers, and hints for a new workbench."""
 
     def build(self) -> Any:
         self._counts = markup('<div class="tiles"><div class="tile"><span>Runs</span><b>…</b></div></div>')
         self._runs = markup('<section class="card" aria-busy="true"><h2>Latest runs</h2>'
                             '<p class="muted">Loading …</p></section>')
         self._side = markup("")
+        self._models = AllModels(self.client, self.look, shown=12)
         self._curves: dict[str, list[float]] = {}
         self._changed = asyncio.Event()
         self._ready = False
         head = markup('<div class="head"><h1>Overview</h1><a class="button" href="/new">New backtest</a></div>')
-        return pn.Column(head, self._counts, pn.FlexBox(
+        return pn.Column(head, self._counts, self._models.view, pn.FlexBox(
             pn.Column(self._runs, styles={"flex": "3 1 620px", "min-width": "0"}, margin=0),
             pn.Column(self._side, styles={"flex": "1 1 300px", "min-width": "0"}, margin=0),
             gap="14px", sizing_mode="stretch_width", margin=0), sizing_mode="stretch_width", margin=0,
             styles={"gap": "14px"})
 
     async def load(self) -> None:
+        self.spawn(self._watch_models())
         await self._show()
         self.spawn(self._listen())
         self.spawn(self._refresh())
         while not self._ready:  # the pool warms up after a start
             await asyncio.sleep(1.5)
             await self._show()
+
+    async def _watch_models(self) -> None:
+        await self._models.load()
+        await self._models.follow()
 
     async def _listen(self) -> None:
         async for event in self.client.follow_all(prefix="run/"):
