@@ -43,7 +43,7 @@ def roots(path: str, *, top: bool = False) -> set[str]:
 
 def test_there_is_something_to_look_at() -> None:
     assert len(MODULES) > 30
-    assert "server" in roots("workbench/mount.py") and "sqlalchemy" in roots("server/store/tables.py")
+    assert "server" in roots("workbench/mount.py") and "sqlalchemy" in roots("server/store/tables/core.py")
 
 
 @pytest.mark.parametrize("path", NAMES)
@@ -71,6 +71,13 @@ def test_the_server_stays_light(path: str) -> None:
         assert not any(name.startswith(("server.dialects", "server.services")) for name in imports(path))
     if path.startswith("server/services/"):
         assert not any(name.startswith("server.dialects") for name in imports(path))
+    if path.startswith("server/exchanges/"):
+        assert not any(name.startswith(("server.dialects", "server.services", "server.store")) for name in imports(path))
+    heavy = {"ccxt", "cryptography"}
+    if found & heavy:
+        assert not roots(path, top=True) & heavy, "these take long to import: do it where they are used"
+    if "ccxt" in found:
+        assert path.startswith("server/exchanges/")
 
 
 @pytest.mark.parametrize("path", [path for path in NAMES if path.startswith("server/dialects/")])

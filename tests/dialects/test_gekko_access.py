@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from engine.errors import Invalid, Unavailable
-from server.dialects import gekko
+from server.dialects import gekko, gekko_live
 from tests.engine.gekko_golden import candles, cases
 from tests.harness import running_server, until
 
@@ -90,8 +90,8 @@ async def test_pages_of_named_origins_get_what_they_ask_for(server: Any) -> None
 @pytest.mark.parametrize("path", ["/", "/api"])
 async def test_the_socket_is_kept_alive_and_says_nothing(open_server: Any, path: str,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gekko.PING == 10.0
-    monkeypatch.setattr(gekko, "PING", 0.1)
+    assert gekko_live.PING == 10.0
+    monkeypatch.setattr(gekko_live, "PING", 0.1)
     frames: list[Opcode] = []
     address = open_server.url.replace("http", "ws") + path
     async with connect(address, compression=None, ping_interval=None) as socket:
