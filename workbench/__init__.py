@@ -40,20 +40,22 @@ if TYPE_CHECKING:
         WorkbenchError,
     )
     from engine.model import Event, Market
+    from workbench.bot import Bot
     from workbench.client import AsyncClient
     from workbench.connecting import connect
     from workbench.runs import Comparison, Run, RunFailed, Sweep
     from workbench.sync import Client
 
 __all__ = [
-    "AsyncClient", "Busy", "Cancelled", "Client", "Comparison", "Conflict", "Event", "Forbidden", "Invalid", "Market",
-    "NotFound", "Problem", "Run", "RunFailed", "Sweep", "TooLarge", "Unauthenticated", "Unavailable",
+    "AsyncClient", "Bot", "Busy", "Cancelled", "Client", "Comparison", "Conflict", "Event", "Forbidden", "Invalid",
+    "Market", "NotFound", "Problem", "Run", "RunFailed", "Sweep", "TooLarge", "Unauthenticated", "Unavailable",
     "WorkbenchError", "__version__", "connect",
 ]
 
 # Where each public name lives: `import workbench` itself loads nothing heavy.
 _HOMES = {
-    "AsyncClient": "workbench.client", "Client": "workbench.sync", "connect": "workbench.connecting",
+    "AsyncClient": "workbench.client", "Bot": "workbench.bot", "Client": "workbench.sync",
+    "connect": "workbench.connecting",
     "Comparison": "workbench.runs", "Run": "workbench.runs", "RunFailed": "workbench.runs", "Sweep": "workbench.runs",
     "Event": "engine.model", "Market": "engine.model",
 }

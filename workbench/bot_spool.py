@@ -60,17 +60,16 @@ class Spool:
         try:
             if fcntl is not None:
                 fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._id = self._own_id()
             self._position = os.open(folder / "position", os.O_RDWR | os.O_CREAT, 0o600)
             self._recover()
         except BaseException:
             os.close(self._guard)
             raise
 
-    def _own_id(self) -> str:
+    def _own_id(self, *, new: bool = False) -> str:
         """A name for the keys of this folder, made with it."""
         path = self.folder / "id"
-        if not path.exists() or not path.read_text().strip():
+        if new or not path.exists() or not path.read_text().strip():
             partial = self.folder / "id.partial"
             partial.write_text(secrets.token_hex(12))
             partial.replace(path)
@@ -87,7 +86,11 @@ class Spool:
         numbers = [number for number in numbers if number >= segment]
         if segment not in numbers:  # what it pointed to is gone: begin with what there is
             segment, start, end = (numbers[0] if numbers else segment), 0, 0
-        self._read, self._start, self._end = segment, start, end
+        size = self._path(segment).stat().st_size if segment in numbers else 0
+        # A power cut may have taken what was not on the disk yet; the same places must not mean other lines then.
+        self._id = self._own_id(new=max(start, end) > size)
+        self._read, self._start, self._end = segment, min(start, size), min(end, size)
+        start = self._start
         self._write = numbers[-1] if numbers else segment
         self.waiting = self.bytes = 0
         for number in numbers:
@@ -102,6 +105,8 @@ class Spool:
             while piece := file.readline():
                 if not piece.endswith(b"\n"):
                     file.truncate(whole)
+                    if number == self._read and self._end > whole:
+                        self._end, self._id = whole, self._own_id(new=True)
                     break
                 whole += len(piece)
                 self.waiting += 1
