@@ -20,6 +20,7 @@ price is a stop order, as one kit sends it; an empty object of arguments does no
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -75,12 +76,6 @@ def instant_of(text: str, field: str = "time") -> float | str | None:
         return times.iso(times.parse(text, field=field))
     except Invalid:
         pass
-    try:
-        return times.iso(times.parse(parsedate_to_datetime(text), field=field))
-    except (ValueError, TypeError, IndexError, OverflowError, Invalid):
-        pass
-    from datetime import datetime, timedelta
-
     zone = re.search(r"\s*(?:GMT|UTC|Z)\s*([+-]\d{2}:?\d{2})?(?:\s*\([^)]*\))?$", text)
     bare = text[:zone.start()] if zone else text
     for form in _DATES:
@@ -92,6 +87,10 @@ def instant_of(text: str, field: str = "time") -> float | str | None:
         if offset:
             at -= timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:]))
         return times.iso(times.parse(at, field=field))
+    try:
+        return times.iso(times.parse(parsedate_to_datetime(text), field=field))
+    except (ValueError, TypeError, IndexError, OverflowError, Invalid):
+        pass
     raise _no_time(text, field)
 
 

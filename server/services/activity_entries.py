@@ -223,7 +223,7 @@ def _exchange(index: int, entry: UsedExchange, clock: Clock) -> Step:
 def _metrics(index: int, entry: CustomMetrics, clock: Clock) -> Step:
     found: dict[str, Any] = {}
     if not isinstance(entry.metrics, Mapping) or len(entry.metrics) > 1000:
-        raise Invalid("metrics are an object with at most 1000 names", field="metrics")
+        raise Invalid("metrics are an object with at most 1000 names", field="metrics", remedy="send fewer")
     for key, value in entry.metrics.items():
         one_line(key, "metrics", 200)
         given = dict(value) if isinstance(value, Mapping) else {"value": value}
@@ -241,12 +241,13 @@ def _auto_pnl(index: int, entry: AutoPnl, clock: Clock) -> Step:
 
 def _pnl(index: int, entry: PnlSeries, clock: Clock) -> Step:
     if not isinstance(entry.values, list) or len(entry.values) > MAX_POINTS:
-        raise Invalid(f"values are a list of at most {MAX_POINTS} points", field="values")
+        raise Invalid(f"values are a list of at most {MAX_POINTS} points", field="values", remedy="send fewer")
     points: dict[int, float] = {}
     for number, point in enumerate(entry.values):
         value = point.get("value") if isinstance(point, Mapping) else None
         if type(value) not in (int, float) or value is None or not -1e300 < value < 1e300:
-            raise Invalid("a point is an object with a time and a number as its value", field=f"values[{number}]")
+            raise Invalid("a point is an object with a time and a number as its value", field=f"values[{number}]",
+                          remedy='send {"time": 1644682832, "value": 10}')
         points[times.micros(times.parse(point.get("time"), field=f"values[{number}].time"))] = float(value)
     ordered = sorted(points.items())
     data = {"points": len(ordered), "from": times.iso(ordered[0][0]) if ordered else None,

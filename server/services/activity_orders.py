@@ -92,7 +92,7 @@ def changes_of(changes: Mapping[str, Any]) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     for name, value in changes.items():
         if not isinstance(name, str) or not name or len(name) > 100:
-            raise Invalid("a change is named by 1 to 100 characters", field="changes")
+            raise Invalid("a change is named by 1 to 100 characters", field="changes", remedy="use a shorter name")
         if name in ("type", "kind"):
             if value not in KINDS:
                 raise Invalid(f"{str(value)[:40]!r} is not a kind of order", field="type",
@@ -102,7 +102,7 @@ def changes_of(changes: Mapping[str, Any]) -> dict[str, Any]:
             extra |= value
         elif check := _CHECKS.get(name):
             if value is None and name in _NEEDED:
-                raise Invalid("this cannot be taken away", field=name)
+                raise Invalid("this cannot be taken away", field=name, remedy="leave it out, or give another")
             value = ("" if name in _EMPTY else None) if value is None else check(value)
             found["version_id" if name == "version" else name] = value
         elif name not in ("id", "model", "run"):
