@@ -138,6 +138,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(name="max_upload", kind="size", default=2**30, low=1024, help="largest upload of candles or files"),
     Setting(name="origins", kind="list", default=(),
             help="further origins whose pages may use the API, separated by commas: https://desk.example"),
+    Setting(name="notice_networks", kind="list", default=(),
+            help="link-local or metadata networks that notices may go to all the same: 169.254.10.0/24"),
     Setting(name="trust_proxy", kind="switch", default=False,
             help="believe X-Forwarded-For and -Proto (only behind a reverse proxy that sets them)"),
     Setting(name="session_days", kind="number", default=14.0, low=0.001, high=3650,
@@ -181,6 +183,7 @@ class Config:
     max_body: int = 8 * 2**20
     max_upload: int = 2**30
     origins: tuple[str, ...] = ()
+    notice_networks: tuple[str, ...] = ()
     trust_proxy: bool = False
     session_days: float = 14.0
     idle_timeout: float = 75.0

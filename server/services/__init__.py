@@ -12,6 +12,8 @@ from server.services.activity import Activity
 from server.services.activity_backtests import DetachedBacktests
 from server.services.alerts import Alerts
 from server.services.credits import Credits
+from server.services.deliveries import Deliveries
+from server.services.hooks import Hooks
 from server.services.imports import Imports
 from server.services.instances import Instances
 from server.services.keys import Keys
@@ -40,8 +42,10 @@ class Services:
     activity: Activity
     detached: DetachedBacktests
     alerts: Alerts
+    hooks: Hooks
     subscribers: Subscribers
     credits: Credits
+    deliveries: Deliveries
     markets: Markets
     models: ModelReads
     runs: Runs
@@ -72,12 +76,14 @@ class Services:
             markets = Markets(store=store, db=db, events=events)
             exchanges = Exchanges(config.data_dir / "exchanges", config.exchanges)
             keys = Keys(db=db, events=events, exchanges=exchanges, data_dir=config.data_dir)
+            alerts = Alerts(db=db, events=events, store=store, data_dir=config.data_dir)
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
                 activity=activity,
                 detached=DetachedBacktests(db=db, events=events, activity=activity, folder=runs.folder),
-                alerts=Alerts(db=db, events=events, store=store, data_dir=config.data_dir),
+                alerts=alerts, hooks=Hooks(db, alerts),
                 subscribers=Subscribers(db, users), credits=Credits(db, events),
+                deliveries=Deliveries(db=db, events=events, data_dir=config.data_dir, allowed=config.notice_networks),
                 markets=markets, exchanges=exchanges, keys=keys,
                 imports=Imports(db=db, events=events, store=store, exchanges=exchanges),
                 models=ModelReads(db), runs=runs,
@@ -91,6 +97,7 @@ class Services:
             await services.alerts.start()
             await services.imports.start()
             await services.instances.start()
+            await services.deliveries.start()
             await services.credits.start()
             return services
         except BaseException:
@@ -107,6 +114,7 @@ class Services:
 
     async def close(self) -> None:
         """Stop taking work and close everything, what depends on others first."""
+        await self.deliveries.close()
         await self.credits.close()
         await self.subscribers.close()
         await self.instances.close()

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from engine import times
 from engine.alerts import Alert
+from engine.credits import consumes
 from engine.errors import Conflict, Invalid, NotFound, WorkbenchError
 from server.services.alert_rows import AlertFilters, alert_of, conditions
 from server.store.database import Database
@@ -222,7 +223,7 @@ class Credits:
             open_ones = {id: credit for id, credit in found.items() if credit.state == "USED"}
             if row is None or row.state not in ("closed", "aborted") or not open_ones:
                 return found
-            consumed = self._wins(row)
+            consumed = consumes(row.state, row.gain, self._threshold)
             kind, amount = ("consumption", 0) if consumed else ("reimbursement", 1)
             _insert(connection, [_row(id, kind, amount, credit.token, alert, at) for id, credit in open_ones.items()])
             if amount:
@@ -230,10 +231,6 @@ class Credits:
             return found | {id: Credit(credit.token, _SETTLED[kind]) for id, credit in open_ones.items()}
 
         return await self._db.write(work)
-
-    def _wins(self, row: Any) -> bool:
-        """Whether an ended alert's credit is consumed: it closed, and its gain is above the threshold."""
-        return row.state == "closed" and row.gain is not None and row.gain > self._threshold
 
     async def settle_ended(self) -> int:
         """Settle every credit whose alert has ended; how many alerts that were."""

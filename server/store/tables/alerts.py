@@ -177,7 +177,7 @@ attempts = Table(
 positions = Table(  # how far those have come who turn events into rows
     "positions", metadata,
     Column("name", String(64), primary_key=True),
-    Column("event_id", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
 )
 
 rules = Table(  # conditions on what bots do

@@ -181,7 +181,7 @@ def _subscribers() -> None:
     op.create_table(
         "positions",
         sa.Column("name", sa.String(64), nullable=False),
-        sa.Column("event_id", sa.BigInteger, nullable=False),
+        sa.Column("seq", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_positions"),
     )
     op.create_table(
