@@ -231,35 +231,36 @@ class ModelProcess:
         for line in lines:
             self._line(pipe, line)
         if b"\r" in pipe.rest:
-            pipe.rest = self._bars(pipe.rest, last=False)
+            *drawn, pipe.rest = pipe.rest.split(b"\r")
+            for part in drawn:
+                self._line(pipe, part)
         if len(pipe.rest) > 2 * LINE:  # a line without an end
             self._line(pipe, pipe.rest)
             pipe.rest, pipe.cut = b"", True
 
-    def _bars(self, text: bytes, *, last: bool) -> bytes:
-        """Take progress bars, drawn over each other with carriage returns, out of a line; the rest of it."""
-        parts = text.split(b"\r")
-        open_end = b"" if last else parts.pop()
-        kept = []
-        for part in parts:
-            found = _PROGRESS.search(part.decode(errors="replace"))
-            if found:
-                with contextlib.suppress(ValueError):
-                    self.on_progress(min(1.0, max(0.0, float(found[1]) / 100)))
-            elif part.strip():
-                kept.append(part)
-        return b"\r".join([*kept[-1:], open_end] if not last else kept[-1:])
-
     def _line(self, pipe: _Pipe, raw: bytes) -> None:
+        """Tell of a line. One that was drawn over with carriage returns is told of in its parts, without the progress
+        bars in it."""
         if pipe.cut:  # the rest of a line that was told of already
             pipe.cut = False
             return
-        if raw.endswith(b"\r"):
-            raw = raw[:-1]
-        if b"\r" in raw or raw.startswith(b"Progress:"):
-            raw = self._bars(raw, last=True)
-            if not raw:
-                return
+        for part in raw.split(b"\r") if b"\r" in raw else (raw,):
+            if b"Progress:" not in part:
+                if part or part is raw:
+                    self._tell(pipe, part)
+            elif left := self._without_bar(part):
+                self._tell(pipe, left)
+
+    def _without_bar(self, part: bytes) -> bytes:
+        text = part.decode(errors="replace")
+        found = _PROGRESS.search(text)
+        if not found:
+            return part
+        with contextlib.suppress(ValueError):
+            self.on_progress(min(1.0, max(0.0, float(found[1]) / 100)))
+        return (text[: found.start()] + text[found.end() :]).strip().encode()
+
+    def _tell(self, pipe: _Pipe, raw: bytes) -> None:
         now = time.monotonic()
         if now - pipe.window >= 1.0:
             if pipe.dropped:

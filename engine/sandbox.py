@@ -1,9 +1,10 @@
 """The box that an uploaded model runs in: what it sees, how much it may use, and the command that puts it there.
 
 With bubblewrap (Debian's `bubblewrap`) the model sees the system's programs, its interpreter, its own files read-only
-and two empty folders of limited size in memory, `/work` and `/tmp`: not the server's data, not other processes, and
-without `network` no network, not even loopback. As root it runs under a user id of its own, else in a user namespace;
-either way without capabilities and with limits on processes, address space and open files that it cannot raise.
+and two empty folders of limited size in memory, `/home/model` and `/tmp`: not the server's data, not other processes,
+and without `network` no network, not even loopback. As root it runs under a user id of its own, else in a user
+namespace; either way without capabilities and with limits on processes, address space and open files that it cannot
+raise.
 
 Without bubblewrap the limits alone hold: the model runs as the server's user and can read what the server can. That
 protects against accidents, not against malice; `isolation()` says which of the two a machine offers, and why.
@@ -20,12 +21,17 @@ from typing import Final
 
 from engine.errors import Invalid
 
-__all__ = ["BACKTEST_PLANS", "LIVE_PLANS", "Box", "Isolation", "Plan", "interpreter_folders", "isolation", "plan_of"]
+__all__ = [
+    "BACKTEST_PLANS", "HOME", "LIVE_PLANS", "MODEL", "Box", "Isolation", "Plan", "interpreter_folders", "isolation",
+    "plan_of",
+]
 
 FIRST_UID: Final = 210_000
 """User ids above this belong to models while the server runs as root; none is in /etc/passwd."""
 
 UIDS: Final = 10_000
+HOME: Final = "/home/model"
+MODEL: Final = "/model"
 _SYSTEM: Final = ("/lib", "/lib64", "/bin", "/sbin", "/lib32", "/libx32")
 _ETC: Final = ("/etc/ssl", "/etc/ca-certificates", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
 _ETC_NETWORK: Final = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/gai.conf")
@@ -110,8 +116,8 @@ class Box:
     def command(self, inner: Sequence[str], *, slot: int = 0) -> list[str]:
         """The command line that runs `inner` in the box. `slot` (0 to 9,999) tells models apart that run at once.
 
-        Without bubblewrap `/work` and `/model` do not exist: then the caller gives `inner` real paths, and starts it in
-        a folder of its own.
+        Without bubblewrap `/home/model` and `/model` do not exist: then the caller gives `inner` real paths, and
+        starts it in a folder of its own.
         """
         if isolation().kind == "bubblewrap":
             return _bubblewrap(self, inner, slot)
@@ -148,19 +154,19 @@ def _bubblewrap(box: Box, inner: Sequence[str], slot: int) -> list[str]:
             found += ["--symlink", os.readlink(path).lstrip("/"), path]
         else:
             found += ["--ro-bind-try", path, path]
-    found += _parents(["/etc/ssl"])
+    found += _parents(["/etc/ssl", HOME])
     for path in (*_ETC, *(_ETC_NETWORK if box.network else ())):
         found += ["--ro-bind-try", os.path.realpath(path), path]
     found += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(64 * 2**20), "--tmpfs", "/dev/shm"]
-    for folder in ("/tmp", "/work"):
+    for folder in ("/tmp", HOME):
         found += ["--perms", "1777", "--size", disk, "--tmpfs", folder]
     readable = [str(path) for path in box.readable]
     found += _parents(readable)
     for folder in readable:
         found += ["--ro-bind", folder, folder]
     if box.model is not None:
-        found += ["--ro-bind", str(box.model), "/model"]
-    found += ["--chdir", "/work"]
+        found += ["--ro-bind", str(box.model), MODEL]
+    found += ["--chdir", HOME]
     for name, value in box.environment.items():
         found += ["--setenv", name, value]
     found += ["--", *_limits(plan)]
@@ -173,7 +179,7 @@ def _bubblewrap(box: Box, inner: Sequence[str], slot: int) -> list[str]:
 
 def _parents(paths: Sequence[str]) -> list[str]:
     """What makes the folders above these paths: those that bubblewrap makes by itself are closed to the model."""
-    above = {str(parent) for path in paths for parent in Path(path).parents} - {"/", "/work", "/tmp", "/usr"}
+    above = {str(parent) for path in paths for parent in Path(path).parents} - {"/", HOME, "/tmp", "/usr"}
     return [part for folder in sorted(above) for part in ("--perms", "0755", "--dir", folder)]
 
 

@@ -72,19 +72,21 @@ for number in range(300):
     print(json.dumps({"kind": "log", "number": number}), file=out, flush=True)
 for number in range(5):
     print(f"\\rProgress: [##---] {number * 25}.00% ", end="", flush=True)
-print()
+    if number in (1, 4):
+        print("bought", number)
 print("no entry", file=out, flush=True)
 import time; time.sleep(0.5)
 sys.stdout.write("ünïcode, no newline")
 """)
-    assert heard.texts("stdout") == [f"line {number}" for number in range(300)] + ["ünïcode, no newline"]
+    assert heard.texts("stdout") == [f"line {number}" for number in range(300)] + [
+        "bought 1", "bought 4", "ünïcode, no newline"]
     stderr = heard.texts("stderr")
     stderr.remove("not an entry: no entry")
     assert stderr == [f"error {number}" for number in range(300)]
     assert [entry["number"] for entry in heard.entries] == list(range(300))
     assert heard.progress == [0.0, 0.25, 0.5, 0.75, 1.0]
     ending = heard.ending
-    assert (ending.code, ending.reason, ending.stopped, ending.lines) == (0, "", False, 601)
+    assert (ending.code, ending.reason, ending.stopped, ending.lines) == (0, "", False, 603)
     assert ending.usage.most > 2**20
 
 
@@ -196,7 +198,7 @@ except OSError as error:
 @needs_box
 def test_a_disk_filler_fills_its_own_disk(tmp_path: Path) -> None:
     heard = run(tmp_path / "m", """
-for folder in ("/work", "/tmp"):
+for folder in ("/home/model", "/tmp"):
     total = 0
     try:
         for number in range(100):
