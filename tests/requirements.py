@@ -1,4 +1,5 @@
-"""What the tests need besides Python packages: a Chromium. Installed when that is possible, else named in one line.
+"""What the tests need besides Python packages: a Chromium, and the programs whose wire formats are spoken here, each in
+an environment of its own. Installed when that is possible, else named in one line.
 
 Run as `python -m tests.requirements` by `make test`; `find_chromium()` serves the browser tests.
 """
@@ -20,7 +21,18 @@ def find_chromium() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def install_clients() -> None:
+    """Blankly's own packages, which `tests/dialects/test_blankly_clients.py` drives; it skips those that are missing."""
+    from tests.blankly_clients import MissingClientError, install
+
+    try:
+        install()
+    except MissingClientError as error:
+        print(f"{error}: tests that drive it are skipped", file=sys.stderr)
+
+
 def main() -> int:
+    install_clients()
     if find_chromium():
         return 0
     if os.geteuid() == 0 and shutil.which("apt-get"):

@@ -110,6 +110,7 @@ def slate(url: str, project: str, model: str, key: str, *, generation: str = "C"
              "B": {"SLATE_PROJECT_ID": project, "SLATE_MODEL_ID": model, "SLATE_API_KEY": project,
                    "SLATE_API_PASS": key},
              "C": {"SLATE_MODEL_ID": model, "SLATE_API_KEY": project, "SLATE_API_PASS": key}}[generation]
+    lifecycle = "set_lifecycle" if generation == "C" else "model_livecycle"  # sic
     return f'''import os
 
 import {REDIRECT_FILE[:-3]}  # the file below, saved beside this one
@@ -119,7 +120,7 @@ os.environ.update({names!r})
 from slate import Slate
 
 bot = Slate()
-bot.model.set_lifecycle(message="Running", running=True)
+bot.model.{lifecycle}(message="Running", running=True)
 bot.live.log("hello from slate", "stdout")
 bot.live.spot_market("BTC-USD", exchange="demo", id_="order-1", side="buy", size=0.5)
 '''

@@ -16,15 +16,15 @@ from server.dialects.blankly_body import Fields, parse
 from server.dialects.blankly_words import ENTRIES, instant_of
 from server.dialects.failures import Malformed
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
-NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters='"\\'), min_size=1, max_size=20)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
+NAMES = st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters='"\\\x7f'), min_size=1, max_size=20)
 FORM = "application/x-www-form-urlencoded"
 
 
 def sent(**how: Any) -> tuple[str, bytes]:
     """The content type and the body that `requests`, which the kits use, would send."""
     request = requests.Request("POST", "http://localhost/", **how).prepare()
-    body = request.body or b""
+    body: Any = request.body or b""
     return str(request.headers.get("Content-Type", "")), body if isinstance(body, bytes) else body.encode()
 
 
