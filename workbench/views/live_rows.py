@@ -70,9 +70,9 @@ class LiveRows(JSComponent):  # type: ignore[misc]
         self._more, self._note = more, note
         self._send_msg(self._whole())
 
-    def put(self, rows: Sequence[Row], note: str | None = None) -> None:
-        """Add rows, or change those whose id is there."""
-        known = self._rows
+    def put(self, rows: Sequence[Row], note: str | None = None) -> Row | None:
+        """Add rows, or change those whose id is there. When old ones had to go: the oldest that stayed."""
+        known, dropped = self._rows, False
         for row in rows:
             key = str(row["id"])
             if key in known or self.newest == "last" or self.page:
@@ -81,11 +81,12 @@ class LiveRows(JSComponent):  # type: ignore[misc]
                 known = {key: row, **known}
         while len(known) > self.most:
             del known[next(iter(known)) if self.newest == "last" else next(reversed(known))]
-            self._more = True
+            self._more = dropped = True
         self._rows = known
         if note is not None:
             self._note = note
         self._send_msg({"do": "put", "rows": list(rows), "note": note})
+        return known[next(iter(known)) if self.newest == "last" else next(reversed(known))] if dropped else None
 
     def older(self, rows: Sequence[Row], *, more: bool) -> None:
         """Add rows at the far end; the table may hold more from now on."""

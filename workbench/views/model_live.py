@@ -60,7 +60,7 @@ class ModelLive(pn.viewable.Viewer):
         super().__init__(**params)
         self.client, self.id, self.look = client, model_id, theme.style(look)
         self.model: Model | None = None
-        self._after = 0
+        self._after = self._log_after = 0
         self._model_events: list[Event] = []
         self._log_events: list[Event] = []
         self._arrived = asyncio.Event()
@@ -95,6 +95,7 @@ class ModelLive(pn.viewable.Viewer):
         """Read the state. Raises `NotFound` for a model that is not there."""
         self.document = pn.state.curdoc
         self._after = (await self.client.model_events(self.id, tail=1)).last
+        self._log_after = (await self.client.logs(self.id, tail=1)).last
         self.model = await self.client.model(self.id)
         self._show_state()
         await self._open(TABS[0])
@@ -133,7 +134,6 @@ class ModelLive(pn.viewable.Viewer):
 
     async def follow(self) -> None:
         """Go on showing what the model does, until cancelled."""
-        self._log_after = (await self.client.logs(self.id, tail=1)).last if not self.log.last else self.log.last
         async with asyncio.TaskGroup() as tasks:
             for work in (self._follow_model(), self._follow_log(), self._show_all(), self._refresh()):
                 tasks.create_task(work)

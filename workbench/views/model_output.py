@@ -94,7 +94,9 @@ class Output:
             self._missed += len(fitting)
             self.view.note(f"paused; {self._missed:,} new")
             return
-        self.view.put(fitting[-MOST:])
+        oldest = self.view.put(fitting[-MOST:])
+        if oldest is not None:
+            self._first = int(str(oldest["id"]))
 
     def _fits(self, row: Row) -> bool:
         if self._type and row["type"] != self._type:

@@ -8,6 +8,7 @@ import numpy as np
 import panel as pn
 from bokeh.layouts import column
 
+from engine import times
 from engine.activity import Order
 from engine.plots import live as pictures
 from engine.plots.render import Drawing, draw, hide_x, link
@@ -52,6 +53,7 @@ class Trading:
         self._symbols: list[str] = []
         self.orders = LiveRows(look, columns=ORDERS, caption="Orders", placeholder="No orders yet.", most=2000,
                                tall=440, picks=True, asks=True, searchable="Search orders", asked=self._asked)
+        self._until: float | None = None
         self._text = ""
         self._told = False
         self._symbol = pn.widgets.Select(name="Symbol", options=[], width=180, margin=0, visible=False)
@@ -130,7 +132,9 @@ class Trading:
         for id in list(self._orders)[:max(len(self._orders) - 2 * DRAWN, 0)]:
             del self._orders[id]
         if not self._text:
-            self.orders.put([order_row(order) for order in latest.values()])
+            oldest = self.orders.put([order_row(order) for order in latest.values()])
+            if oldest is not None:
+                self._until = oldest["at"]
         for order in latest.values():
             if order.symbol not in self._symbols:
                 self._symbols.append(order.symbol)
@@ -157,16 +161,22 @@ class Trading:
         return [replace(known, annotation=annotation)] if known is not None else []
 
     async def _asked(self, name: str, data: dict[str, Any]) -> None:
-        if name == "more" and self._cursor:
-            page = await self._client.orders(self._model, limit=FIRST, cursor=self._cursor, text=self._text)
-            self._cursor = page.next
+        if name == "more" and (self._cursor or self._until):
+            page = await self._older()
+            self._cursor, self._until = page.next, None
             self._orders = {**{order.id: order for order in page.items}, **self._orders}
             self.orders.older([order_row(order) for order in page.items], more=page.next is not None)
         elif name == "search":
-            self._text = str(data.get("text") or "")[:200]
+            self._text, self._until = str(data.get("text") or "")[:200], None
             await self._list()
         elif name == "pick":
             await self.show(str(data.get("id")))
+
+    async def _older(self) -> Any:
+        """The page before the oldest order of the table; from its time on when the table had to drop some."""
+        if self._until is not None:
+            return await self._client.orders(self._model, limit=2 * FIRST, end=times.instant(round(self._until * 1000)))
+        return await self._client.orders(self._model, limit=FIRST, cursor=self._cursor, text=self._text)
 
     async def show(self, id: str) -> None:
         """Move the chart to an order."""

@@ -164,5 +164,7 @@ class ModelPage(PageView):
             raise
         self.entitle(live.model.name)
         self._place[:] = [live]
-        await live.load()
-        self.spawn(live.follow())
+        try:
+            await live.load()
+        finally:  # what could not be read now is shown as soon as it can be
+            self.spawn(live.follow())
