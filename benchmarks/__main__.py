@@ -9,7 +9,7 @@ import time
 
 from benchmarks.table import RESULTS, Row, render
 
-SECTIONS = ("start", "writes", "streams", "candles", "backtests", "queue")
+SECTIONS = ("start", "writes", "ingest", "streams", "candles", "backtests", "gekko", "queue", "alerts")
 
 
 def main(names: list[str]) -> int:

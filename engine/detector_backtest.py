@@ -177,12 +177,12 @@ def _fills(spec: BacktestSpec, table: Columns, rows: np.ndarray, risk: float) ->
                          str(table["end"][place]).split(" ")[0].strip(":")))
     made.sort()
     time = np.array([each[0] for each in made], np.int64)
-    quantity = np.array([each[4] for each in made], float)
+    quantities = np.array([each[4] for each in made], float)
     price = np.array([each[5] for each in made], float)
     return {
         "time": time, "symbol": np.array([each[2] for each in made], object),
-        "side": np.array([each[3] for each in made], np.int8), "quantity": quantity, "price": price,
-        "fee": fee.fee_rate * quantity * price + fee.fixed_fee, "advised_at": time,
+        "side": np.array([each[3] for each in made], np.int8), "quantity": quantities, "price": price,
+        "fee": fee.fee_rate * quantities * price + fee.fixed_fee, "advised_at": time,
         "reason": np.array([each[6] for each in made], object),
     }, cut
 

@@ -47,13 +47,14 @@ class Evaluator:
                 process.stdin.write(struct.pack(">Q", len(body)) + body)
                 await process.stdin.drain()
                 (length,) = struct.unpack(">Q", await process.stdout.readexactly(8))
-                reply: dict[str, Any] = pickle.loads(await process.stdout.readexactly(length))
+                answer = await process.stdout.readexactly(length)
             except (OSError, asyncio.IncompleteReadError):
                 await self._end()
                 raise Unavailable("the detection process died", remedy="try again: it is started anew") from None
             except BaseException:  # half an answer would be taken for the next one's
                 await self._end()
                 raise
+        reply: dict[str, Any] = await asyncio.to_thread(pickle.loads, answer)
         if "error" in reply:
             raise WorkbenchError(f"detection failed: {reply['error']}")
         return reply

@@ -13,7 +13,6 @@ from engine.alert_life import (
     ENDED_AT,
     ENTRY,
     EXIT,
-    LIFE,
     REASON,
     REASONS,
     SIDE,
@@ -28,6 +27,7 @@ from engine.alert_life import (
 from engine.alerts import Alert, gain_of, r_of
 from engine.errors import Conflict
 from server.services.alert_rows import STREAM, alert_of, values_of
+from server.store.engines import driver
 from server.store.events import EventLog
 from server.store.tables.alerts import alerts, detections
 
@@ -120,13 +120,21 @@ def end_alert(connection: Connection, events: EventLog, key: Key) -> None:
         life = np.frombuffer(row.life, np.float64).copy()
         at = float((row.at or 0) + row.resolution * times.SECOND)
         alert_life.switch_off(life, float(np.frombuffer(row.gathered, np.float64)[LAST_CLOSE]), at)
-        _move(connection, events, row.alert_id, Moved(
-            row=row, state=STATE_NAMES[int(life[STATE])], life=life.tolist(), reason=REASONS[int(life[REASON])]))
+        _move_all(connection, events, [Moved(
+            row=row, state=STATE_NAMES[int(life[STATE])], life=life.tolist(), reason=REASONS[int(life[REASON])])])
     put_detection(connection, key, {"state": "off", "gathered": None, "memory": None, "life": None, "alert_id": None})
 
 
-_SAVE: Final = update(detections).where(
-    detections.c.market == bindparam("of_market"), detections.c.detector == bindparam("of_detector"))
+_HERE: Final = (detections.c.market == bindparam("of_market"), detections.c.detector == bindparam("of_detector"))
+_SAVE: Final = update(detections).where(*_HERE)
+# The same for SQLite's driver: thousands of rows a minute, and SQLAlchemy would take longer than SQLite.
+_SAVE_SQLITE: Final = ("UPDATE detections SET at = :at, late = :late, gathered = :gathered, life = :life, "
+                       "alert_id = :alert_id{more} WHERE market = :of_market AND detector = :of_detector")
+_MEMORY: Final = ", memory = :memory, source_hash = :source_hash"
+_POSITIONS: Final = select(detections.c.market, detections.c.detector, detections.c.at, detections.c.state).where(
+    detections.c.state != "off")
+_CHANGING: Final = ("state", "started_at", "ended_at", "entry", "exit", "gain", "r", "reason")
+_UPDATE: Final = update(alerts).where(alerts.c.id == bindparam("of_id"))
 
 
 def write_moves(connection: Connection, events: EventLog, rows: Mapping[Key, DetectionRow],
@@ -136,23 +144,11 @@ def write_moves(connection: Connection, events: EventLog, rows: Mapping[Key, Det
     `rows` is what the evaluation began from, `kept` what it left (see `engine.alert_worker`). Raises `Conflict`, and
     writes nothing, when a row has moved on meanwhile: then somebody else has taken in candles.
     """
-    found = {(row.market, row.detector): (row.at, row.state) for row in connection.execute(
-        select(detections.c.market, detections.c.detector, detections.c.at, detections.c.state)
-        .where(detections.c.state != "off"))}
+    found = {(row[0], row[1]): (row[2], row[3]) for row in connection.execute(_POSITIONS)}
     for key, row in rows.items():
         if found.get(key) != (row.at, row.state):
             raise Conflict(f"the detection of {row.detector} on {row.market} has moved on meanwhile")
-    open_alerts: dict[Key, int | None] = {}
-    for move in moves:
-        key = move.row.key
-        if move.state == "working":
-            open_alerts[key] = _begin(connection, events, move)
-            continue
-        id = open_alerts.get(key, move.row.alert_id)
-        if id is None:
-            raise Conflict(f"an alert of {move.row.detector} on {move.row.market} is not known")
-        _move(connection, events, id, move)
-        open_alerts[key] = id if move.state == "onGoing" else None
+    open_alerts = _move_all(connection, events, moves)
     plain, whole = [], []
     for each in kept:
         key = (each["market"], each["detector"])
@@ -163,37 +159,68 @@ def write_moves(connection: Connection, events: EventLog, rows: Mapping[Key, Det
             plain.append(values)
         else:
             whole.append(values | {"memory": each["memory"], "source_hash": rows[key].source_hash})
-    for several in (plain, whole):
-        if several:
+    for several, more in ((plain, ""), (whole, _MEMORY)):
+        if several and connection.dialect.name == "sqlite":
+            driver(connection).executemany(_SAVE_SQLITE.format(more=more), several)
+        elif several:
             connection.execute(_SAVE, several)
     return open_alerts
 
 
-def _begin(connection: Connection, events: EventLog, move: Moved) -> int:
+def _move_all(connection: Connection, events: EventLog, moves: Sequence[Moved]) -> dict[Key, int | None]:
+    """Write down what alerts did, in order: those that begin, then the last state of each that went on."""
+    if not moves:
+        return {}
+    begun = [_begun(move) for move in moves if move.state == "working"]
+    ids = iter(connection.execute(insert(alerts).returning(alerts.c.id, sort_by_parameter_order=True),
+                                  [values_of(alert) for alert in begun]).scalars().all() if begun else ())
+    new = iter(begun)
+    before = {move.row.alert_id for move in moves} - {None}
+    known = {row.id: alert_of(row) for row in connection.execute(select(alerts).where(alerts.c.id.in_(before)))}
+    open_alerts: dict[Key, int | None] = {}
+    changed: set[int] = set()
+    told: list[tuple[str, dict[str, Any]]] = []
+    for move in moves:
+        key = move.row.key
+        if move.state == "working":
+            id = next(ids)
+            known[id] = replace(next(new), id=id)
+        else:
+            there = open_alerts.get(key, move.row.alert_id)
+            if there is None or there not in known:
+                raise Conflict(f"an alert of {move.row.detector} on {move.row.market} is not known")
+            id = there
+            known[id] = _moved(known[id], move)
+            changed.add(id)
+        open_alerts[key] = None if known[id].ended else id
+        told.append((known[id].state, known[id].as_json()))
+    if changed:
+        written = [(id, values_of(known[id])) for id in sorted(changed)]
+        connection.execute(_UPDATE, [{"of_id": id} | {name: values[name] for name in _CHANGING}
+                                     for id, values in written])
+    events.append_many(connection, STREAM, told)
+    return open_alerts
+
+
+def _begun(move: Moved) -> Alert:
     life, row = move.life, move.row
     trailing = life[TRAILING]
-    alert = Alert(
+    return Alert(
         id=0, instrument=row.instrument, ticker=row.ticker, market=row.market,
         duration_strategy=row.detector.rpartition("_")[2], detector=row.detector,
         direction="BUY" if life[SIDE] > 0 else "SELL", start=life[START], target=life[TARGET], stop=life[STOP],
         trailing=trailing if trailing == trailing else None, detected_at=times.instant(int(life[DETECTED_AT])),
         reason=move.reason)
-    id = connection.execute(insert(alerts).values(values_of(alert)).returning(alerts.c.id)).scalar_one()
-    events.append(connection, STREAM, "working", replace(alert, id=id).as_json())
-    return int(id)
 
 
-def _move(connection: Connection, events: EventLog, id: int, move: Moved) -> None:
+def _moved(alert: Alert, move: Moved) -> Alert:
     life = move.life
-    assert len(life) == LIFE
-    alert = alert_of(connection.execute(select(alerts).where(alerts.c.id == id)).one())
     if move.state == "onGoing":
-        moved = replace(alert, state="onGoing", started_at=times.instant(int(life[STARTED_AT])), entry=life[ENTRY])
-    else:
-        reason = f"{alert.reason}; {move.reason}" if alert.reason else move.reason
-        moved = replace(alert, state=move.state, ended_at=times.instant(int(life[ENDED_AT])), reason=reason)  # type: ignore[arg-type]
-        if move.state == "closed":
-            gain = gain_of(alert.direction, life[ENTRY], life[EXIT])
-            moved = replace(moved, exit=life[EXIT], gain=gain, r=r_of(gain, alert.start, alert.stop))
-    connection.execute(update(alerts).where(alerts.c.id == id).values(values_of(moved)))
-    events.append(connection, STREAM, moved.state, moved.as_json())
+        return replace(alert, state="onGoing", started_at=times.instant(int(life[STARTED_AT])), entry=life[ENTRY])
+    reason = f"{alert.reason}; {move.reason}" if alert.reason else move.reason
+    ended = times.instant(int(life[ENDED_AT]))
+    if move.state == "aborted":
+        return replace(alert, state="aborted", ended_at=ended, reason=reason)
+    gain = gain_of(alert.direction, life[ENTRY], life[EXIT])
+    return replace(alert, state="closed", ended_at=ended, reason=reason, exit=life[EXIT], gain=gain,
+                   r=r_of(gain, alert.start, alert.stop))

@@ -90,7 +90,7 @@ TABLE: list[tuple[str, float, float | None, list[Prices], tuple[Any, ...]]] = [
     ("close-of-the-start-counts", 103, 4, [(103, 109, 100, 106), (106, 106, 102, 103)],
      ("closed", "profit", 100.0, 1.0, 102.0, 2.0)),
     ("times-out", 103, None, [(103, 104, 102, 103)] * 7, ("aborted", "timed", None, None, None, 5.0)),
-    ("start-in-the-last-candle", 103, None, [(103, 104, 102, 103)] * 4 + [(103, 103, 100, 100)],
+    ("start-in-the-last-candle", 103, None, [*[(103.0, 104.0, 102.0, 103.0)] * 4, (103, 103, 100, 100)],
      ("onGoing", "", 100.0, 5.0, None, None)),
 ]
 

@@ -169,7 +169,7 @@ def test_however_candles_are_cut_and_missing_live_is_the_backtest(seed: int, cut
 
 def test_slots_of_one_call_do_not_touch_each_other() -> None:
     candles = [wandering(500, seed) for seed in range(6)]
-    whole = tuple(np.concatenate(column) for column in zip(*(columns(each) for each in candles), strict=True))
+    whole: Any = tuple(np.concatenate(column) for column in zip(*(columns(each) for each in candles), strict=True))
     keys = [{"channel": channel} for channel in (4, 20, 6, 9, 30, 5)]
     together = [slot_of(str(place), "breakout_retest_short", params, bar=60) for place, params in enumerate(keys)]
     found, completed = walk(together, whole, [500 * place for place in range(6)], [500 * place + 500
