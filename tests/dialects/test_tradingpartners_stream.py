@@ -263,7 +263,8 @@ async def test_renewal_goes_on_and_is_written_down(server: Any) -> None:
     assert await server.services.credits.unbalanced() == {}
 
 
-@pytest.mark.parametrize("values", [pytest.param({"access": "FREE"}, id="free"), pytest.param({"credits": 0}, id="no credit")])
+@pytest.mark.parametrize("values", [pytest.param({"access": "FREE"}, id="free"),
+                                    pytest.param({"credits": 0}, id="no credit")])
 async def test_the_stream_is_for_full_access_with_credit(server: Any, values: dict[str, Any]) -> None:
     _, headers = await subscribe(server, **values)
     async with httpx.AsyncClient(base_url=server.url) as client:

@@ -85,8 +85,8 @@ async def _positions(database: Database) -> bool:
         "SELECT count(*) FROM positions").scalar()) == 2
 
 
-async def tell(database: Database, events: EventLog, type: str = "working", stream: str = "alerts", **data: Any) -> None:
-    await database.write(lambda connection: events.append(connection, stream, type, ALERT | data))
+async def tell(database: Database, events: EventLog, type: str = "working", **data: Any) -> None:
+    await database.write(lambda connection: events.append(connection, "alerts", type, ALERT | data))
 
 
 async def state_of(service: Deliveries, state: str, count: int = 1) -> list[Any]:
