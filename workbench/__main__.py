@@ -1,4 +1,4 @@
-"""The command line: `workbench serve`, `backtest`, `import`, `candles`, `token`, `db`, `pages`, `doctor`.
+"""The command line: `workbench serve`, `backtest`, `import`, `candles`, `token`, `user`, `db`, `pages`, `doctor`.
 
 Exit status: 0 done, 1 it failed (a run failed, the server refused), 2 the command was wrong, 3 nothing answers or it
 cannot be done now, 130 interrupted. What is asked for goes to stdout, everything else to stderr. `--debug` shows
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from engine import __version__
 from engine.errors import Invalid, NotFound, Unavailable, WorkbenchError
-from workbench import commands
+from workbench import commands, user_commands
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
     revoke.add_argument("id", help="the id or prefix that list shows")
     revoke.set_defaults(run=commands.token_revoke)
     for each in (create, shown, revoke):
+        _database(each)
+
+    for each in user_commands.arguments_of(command("user", "accounts that receive alerts: add, passwd, credits, list")):
         _database(each)
 
     db = command("db", "bring the database up to date, or check it")

@@ -159,6 +159,27 @@ def local_tokens(arguments: argparse.Namespace, work: Callable[[Any], Awaitable[
     return _run(run())
 
 
+def local_subscribers(arguments: argparse.Namespace, work: Callable[[Any, Any], Awaitable[T]]) -> T:
+    """Do something with the subscribers and credits of a local database, whether a server runs on it or not."""
+    from server.services.credits import Credits
+    from server.services.subscribers import Subscribers
+    from server.services.users import Users
+    from server.store.database import Database
+    from server.store.events import EventLog
+
+    async def run() -> T:
+        config = _config(arguments)
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with Database(config.database) as db:
+            subscribers = Subscribers(db, Users(db))
+            try:
+                return await work(subscribers, Credits(db, EventLog(db)))
+            finally:
+                await subscribers.close()
+
+    return _run(run())
+
+
 def upgrade_database(arguments: argparse.Namespace) -> tuple[str | None, str]:
     """Bring the database to this version's tables; the revisions before and after."""
     from server.store.schema import upgrade
