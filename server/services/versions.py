@@ -1,0 +1,146 @@
+"""Versions of models: uploads, checked before they are kept, stored once by content.
+
+An archive lies under its sha256 below `archives`; the row that names it is written after the file is whole and in its
+place, so an acknowledged upload is there. What is told of an archive are names, sizes and harmless texts: keys and
+passwords in it are never shown.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, insert, select
+
+from engine import archive, times
+from engine.archive import Archive, Difference
+from engine.deployment import Version
+from engine.errors import Invalid, NotFound
+from server.services.activity_values import text_up_to
+from server.store.database import Database
+from server.store.events import EventLog
+from server.store.tables.activity import models
+from server.store.tables.deployments import versions
+
+__all__ = ["Versions", "version_of"]
+
+MAX_VERSIONS: Final = 1000
+
+
+class Versions:
+    """All versions of all models. Raises the engine's errors; `NotFound` for an unknown id throughout."""
+
+    def __init__(self, *, db: Database, events: EventLog, data_dir: Path) -> None:
+        self._db = db
+        self._events = events
+        self._folder = data_dir.absolute() / "archives"
+
+    async def add(self, model: str, upload: Path, *, file: str = "", description: str = "", python: str = "",
+                  by: str = "") -> tuple[Version, Archive]:
+        """A new version of a model from an uploaded file, which is moved away. Raises `Invalid` and `TooLarge` for an
+        archive that is not taken; then nothing is kept."""
+        text_up_to(description, "versionDescription", 20_000)
+        if len(python) > 16:
+            raise Invalid("this is no version of Python", field="pythonVersion", remedy="write it like 3.11")
+        about = await asyncio.to_thread(archive.inspect, upload, name=file)
+        await asyncio.to_thread(self._keep, upload, about.sha256)
+        row = {"id": secrets.token_hex(10), "model_id": model, "description": description, "python": python,
+               "sha256": about.sha256, "file": Path(file.replace("\\", "/")).name[:200],
+               "size": (await asyncio.to_thread(self.path_of, about.sha256)).stat().st_size, "unpacked": about.size,
+               "files": len(about.files), "script": about.main_script, "by": by,
+               "created_at": times.micros(times.now())}
+
+        def work(connection: Connection) -> Version:
+            if connection.execute(select(models.c.id).where(models.c.id == model)).first() is None:
+                raise NotFound(f"there is no model {model[:80]!r}", field="modelId")
+            last = connection.execute(select(func.coalesce(func.max(versions.c.number), 0)).where(
+                versions.c.model_id == model)).scalar_one()
+            if last >= MAX_VERSIONS:
+                raise Invalid(f"a model has at most {MAX_VERSIONS} versions", field="modelId",
+                              remedy="go on with a new model")
+            connection.execute(insert(versions), row | {"number": last + 1})
+            made = version_of(_fetch(connection, str(row["id"])))
+            self._events.append(connection, f"model/{model}", "version", {
+                "version": made.id, "number": made.number, "description": description, "size": made.size,
+                "at": times.iso(made.created_at)})
+            return made
+
+        return await self._db.write(work), about
+
+    def _keep(self, upload: Path, sha256: str) -> None:
+        target = self.path_of(sha256)
+        if target.is_file():
+            upload.unlink()
+            return
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            shutil.move(upload, part)
+            part.chmod(0o600)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.rename(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def path_of(self, sha256: str) -> Path:
+        """Where the archive of this content lies."""
+        return self._folder / sha256[:2] / f"{sha256}.zip"
+
+    async def list(self, model: str) -> list[Version]:
+        """All versions of a model, newest first."""
+        query = select(versions).where(versions.c.model_id == model).order_by(versions.c.number.desc())
+
+        def work(connection: Connection) -> list[Version]:
+            if connection.execute(select(models.c.id).where(models.c.id == model)).first() is None:
+                raise NotFound(f"there is no model {model[:80]!r}")
+            return [version_of(row) for row in connection.execute(query)]
+
+        return await self._db.read(work)
+
+    async def get(self, id: str, *, model: str | None = None) -> Version:
+        """One version; with `model`, only if it is one of that model's."""
+        found = await self._db.read(lambda connection: version_of(_fetch(connection, id)))
+        if model is not None and found.model != model:
+            raise _unknown(id)
+        return found
+
+    async def latest(self, model: str) -> Version:
+        """The newest version of a model. Raises `NotFound` when nothing was uploaded for it."""
+        found = await self.list(model)
+        if not found:
+            raise NotFound("this model has no version", field="versionId", remedy="upload one first")
+        return found[0]
+
+    async def about(self, version: Version) -> Archive:
+        """What is in its archive: names, sizes and the manifest without secrets."""
+        return await asyncio.to_thread(archive.inspect, self.path_of(version.sha256), name=version.file)
+
+    async def text(self, version: Version, path: str) -> str | None:
+        """One file's text; None when it is none or too long. Raises `Invalid` for an unknown or a secret file."""
+        return await asyncio.to_thread(archive.read_text, self.path_of(version.sha256), path)
+
+    async def difference(self, old: Version, new: Version) -> Difference:
+        """Which files changed between two versions."""
+        before, after = await asyncio.gather(self.about(old), self.about(new))
+        return archive.difference(before, after)
+
+
+def version_of(row: Any) -> Version:
+    """The version in a row."""
+    return Version(id=row.id, model=row.model_id, number=row.number, description=row.description, python=row.python,
+                   sha256=row.sha256, file=row.file, size=row.size, unpacked=row.unpacked, files=row.files,
+                   script=row.script, by=row.by, created_at=times.instant(row.created_at))
+
+
+def _fetch(connection: Connection, id: str) -> Any:
+    row = connection.execute(select(versions).where(versions.c.id == id)).first()
+    if row is None:
+        raise _unknown(id)
+    return row
+
+
+def _unknown(id: str) -> NotFound:
+    return NotFound(f"there is no version {id[:80]!r}", field="versionId")
