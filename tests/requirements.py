@@ -22,7 +22,7 @@ def find_chromium() -> str | None:
 
 
 def install_clients() -> None:
-    """Blankly's own packages, which `tests/dialects/test_blankly_clients.py` drives; it skips those that are missing."""
+    """Blankly's own packages, which `tests/dialects/test_blankly_clients.py` drives; it skips the missing ones."""
     from tests.blankly_clients import MissingClientError, install
 
     try:

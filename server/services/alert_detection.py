@@ -5,9 +5,10 @@ being gathered, the step's memory, the open alert and its life. They are written
 and events that the candles led to, so that a server killed at any moment loses and doubles nothing: what was not
 written down is seen again, what was is not.
 
-Candles come from two sides. `on_candles` takes them as they are made (watchers, replays). Those that reach the candle
-store (imports, uploads) are heard of in the event log and read from there, from the position on; so are, at a start,
-those that came while no server ran. A candle from before the position is late: it is counted, and changes nothing.
+Candles that reach the candle store (imports, uploads, watchers) are heard of in the event log and read from there, from
+the position on; so are, at a start, those that came while no server ran. Those that live instances hear are heard of
+too (`server.services.alert_hearing`), and `on_candles` takes any. A candle from before the position that is handed over
+is late: it is counted, and changes nothing.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from engine.candles import Candles
 from engine.errors import Invalid, NotFound, Unavailable, WorkbenchError
 from engine.model import Market
 from server.services.alert_evaluator import Evaluator
+from server.services.alert_hearing import Hearing
 from server.services.alert_writing import (
     DetectionRow,
     Moved,
@@ -78,10 +80,12 @@ class DetectionSetting:
 
 @dataclass(kw_only=True, eq=False)
 class _Waiting:
-    """Candles to be taken in: those that were handed over, or (None) those that stand in the store."""
+    """Candles to be taken in: those that were handed over, those that an instance `told` of (who has seen later ones
+    leaves them out), or (None) those that stand in the store."""
 
     market: str
     candles: Candles | None
+    told: bool = False
     done: "asyncio.Future[int] | None" = None
 
 
@@ -107,8 +111,8 @@ class Detection:
         after = await self._events.last_id()
         self._waiting = [_Waiting(market=market, candles=None) for market in sorted(self._markets())]
         self._wanted.set()
-        self._tasks = [asyncio.create_task(self._working(), name="detection"),
-                       asyncio.create_task(self._hearing(after), name="detection-hears")]
+        hearing = Hearing(db=self._db, events=self._events, wanted=self._markets, tell=self._hear)
+        self._tasks = [asyncio.create_task(self._working(), name="detection"), *hearing.start(after)]
 
     async def close(self) -> None:
         """Stop; what was not taken in yet is refused, and seen again at the next start if it stands in the store."""
@@ -221,20 +225,9 @@ class Detection:
     def _markets(self) -> set[str]:
         return {market for market, _ in self._rows}
 
-    async def _hearing(self, after: int) -> None:
-        """Hear of candles that reached the store."""
-        while True:
-            try:
-                async for event in self._events.follow_all("market/", after):
-                    after = event.id
-                    market = event.data.get("market")
-                    if event.type == "candles" and market in self._markets():
-                        self._waiting.append(_Waiting(market=market, candles=None))
-                        self._wanted.set()
-                return
-            except WorkbenchError as error:
-                log.warning("detection cannot hear of new candles: %s", error)
-                await asyncio.sleep(RETRY)
+    def _hear(self, market: str, candles: Candles | None) -> None:
+        self._waiting.append(_Waiting(market=market, candles=candles, told=candles is not None))
+        self._wanted.set()
 
     async def _working(self) -> None:
         while True:
@@ -253,7 +246,7 @@ class Detection:
                 self._loaded = -1
                 log.warning("candles could not be taken in: %s", error)
                 _fail(batch, error if isinstance(error, WorkbenchError) else WorkbenchError(str(error)))
-                again = [each for each in batch if each.candles is None and each.done is None]
+                again = [each for each in batch if each.done is None]
                 if again:
                     await asyncio.sleep(RETRY)
                     self._waiting = again + self._waiting
@@ -297,7 +290,7 @@ class Detection:
                     new = self._stored(each.market, resolution, _earliest(positions))
                 if new is not None and len(new):
                     found.setdefault((each.market, resolution), []).append(new)
-        stored = {each.market for each in batch if each.candles is None}
+        stored = {each.market for each in batch if each.candles is None or each.told}
         pieces: list[Piece] = []
         for (market, resolution), several in found.items():
             columns = [np.concatenate([getattr(each, name) for each in several])

@@ -156,6 +156,13 @@ async def test_the_run_of_another_is_not_overwritten(bench: Bench) -> None:
     for path, body in (("/v1/backtest/result", RESULT), ("/v1/backtest/status", STATUS)):
         answer = await bench.post(path, 409, headers={"model_id": "m2"}, json={**body, "backtest_id": id})
         assert answer.json()["field"] == "backtest_id"
+    activity = bench.services.activity
+    _, _, key = await activity.create_key((await activity.model("m1")).project, (await activity.create_model(
+        (await activity.model("m1")).project, "m3", id="m3")).id)
+    stranger = {"model_id": "m3", "api_pass": key}
+    await bench.post("/v1/backtest/log", 409, headers=stranger, json={"line": "x", "backtest_id": id})
+    assert [event.type for event in await bench.services.events.page(f"run/{id}")] == ["state"]
+    await bench.post("/v1/backtest/log", headers=stranger, json={"line": "x", "backtest_id": str(uuid.uuid4())})
     await bench.post("/v1/backtest/result", json={**RESULT, "backtest_id": "b1"})
     await bench.post("/v1/backtest/result", headers={"model_id": "m2"}, json={**RESULT, "backtest_id": "b1"})
     assert len(await bench.runs()) == 3, "two models may use the same name"

@@ -53,7 +53,7 @@ def desk() -> Iterator[Desk]:
 
 
 def run(client: str, folder: Path, program: str, url: str) -> tuple[str, str]:
-    """What a program prints and what it complains of, run by a client's own interpreter in a folder with the redirecting file."""
+    """What a program prints and what it complains of, run by a client's own interpreter beside the redirecting file."""
     try:
         python = python_of(client)
     except MissingClientError as error:

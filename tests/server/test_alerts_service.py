@@ -204,6 +204,37 @@ async def test_what_the_store_got_while_no_server_ran_is_taken_in_at_the_start(s
     assert [kind for kind, _ in await small.told()] == ["working", "onGoing", "closed"]
 
 
+async def test_candles_that_live_instances_hear_are_taken_in_once(small: House) -> None:
+    from sqlalchemy import insert
+
+    from server.store.tables.instances import instances
+
+    replay = Market("replay", "BTC", "USD")
+    await small.on(replay)
+
+    def begin(connection: Any) -> None:
+        connection.execute(insert(instances).values(
+            id="i1", kind="watcher", state="live", market=replay.key, config={}, initial={}, latest={}, started_at=0))
+
+    await small.db.write(begin)
+
+    def tell(connection: Any) -> None:
+        found = candles(CALM + BREAK + RETEST + WIN)
+        small.events.append_many(connection, "instance/i1", [
+            ("candle", {"payload": {"start": times.iso(int(found.time[row])), "open": found.open[row],
+                                    "high": found.high[row], "low": found.low[row], "close": found.close[row],
+                                    "volume": 1.0, "vwp": 1.0, "trades": 1}}) for row in range(len(found))])
+
+    await small.db.write(tell)
+    await until(lambda: small.alerts.detection._rows[(replay.key, KEY)].at == BEGIN + 6 * 60_000_000)
+    assert [kind for kind, _ in await small.told()] == ["working", "onGoing", "closed"]
+    await small.restart()  # heard again, and left out
+    await small.alerts.on_candles(replay, candles(CALM, 7, replay))
+    assert len(await small.told()) == 3
+    (setting,) = await small.alerts.detections()
+    assert setting.late == 0
+
+
 async def test_a_first_import_is_memory_and_no_alerts(small: House) -> None:
     await small.on()
     await small.markets.write(candles(CALM + BREAK + ABOVE))

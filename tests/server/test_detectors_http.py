@@ -1,7 +1,6 @@
 """Detectors over HTTP: descriptions, backtests on the real pool, detection switched on, alerts out of uploads."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx

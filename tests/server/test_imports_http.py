@@ -87,7 +87,8 @@ async def test_the_life_of_an_import(server: Any, client: httpx.AsyncClient, sim
 
 async def test_what_is_wrong_is_named(client: httpx.AsyncClient) -> None:
     for content, field in (({}, "market"), ({**ASKED, "market": "BTC"}, "market"),
-                           ({**ASKED, "start": "soon"}, "start"), ({**ASKED, "end": ASKED["start"]}, "end"), ({**ASKED, "more": 1}, "more")):
+                           ({**ASKED, "start": "soon"}, "start"), ({**ASKED, "end": ASKED["start"]}, "end"),
+                           ({**ASKED, "more": 1}, "more")):
         answer = await client.post("/imports", json=content)
         assert (answer.status_code, answer.json()["error"]["problems"][0]["field"]) == (422, field), content
     for method, path in (("GET", "/imports/1"), ("DELETE", "/imports/1"), ("POST", "/imports/1/cancel"),
