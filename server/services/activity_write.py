@@ -19,6 +19,7 @@ from server.services.activity_values import Clock
 from server.store.bulk import find_rows, insert_rows, upsert_rows
 from server.store.encoding import decode, encode
 from server.store.events import EventLog
+from server.store.tables import runs
 from server.store.tables.activity import ingest_keys, models, orders, pnl_points, projects
 
 __all__ = ["DEFAULT_PROJECT", "Batch", "GoneError", "Writing", "allowed", "make_model"]
@@ -157,6 +158,8 @@ class Writing:
                 wrong[model] = unknown_model(model)
         refused = {step.index: _at(wrong[step.model], step.index, batch) for step in batch.steps
                    if step.model in wrong} if wrong else {}
+        if any(step.run for step in batch.steps) and not batch.principal.may("admin"):
+            refused |= self._foreign_runs(batch)
         if any(step.kind == "change" for step in batch.steps):
             refused |= self._unknown_orders(batch, refused)
         if missing and not (refused and batch.atomic):
@@ -165,6 +168,17 @@ class Writing:
                            clock=batch.clock)
                 batch.found[model] = batch.project
         return refused
+
+    def _foreign_runs(self, batch: Batch) -> dict[int, WorkbenchError]:
+        """Entries of a run that is not one of their model's: a key for a bot writes into nobody else's run."""
+        owners: dict[str, str | None] = {}
+        for run in {step.run for step in batch.steps if step.run}:
+            row = self._connection.execute(select(runs.c.spec).where(runs.c.id == run)).first()
+            if row is not None:
+                owners[run] = row.spec.get("model")
+        return {step.index: _at(Conflict("this id belongs to another run", field="run", remedy="use an id of its own"),
+                                step.index, batch)
+                for step in batch.steps if step.run in owners and owners[step.run] != step.model}
 
     def _unknown_orders(self, batch: Batch, refused: Mapping[int, WorkbenchError]) -> dict[int, WorkbenchError]:
         found: dict[int, WorkbenchError] = {}
