@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
-    "AnnotationChange", "AutoPnl", "Call", "CustomMetrics", "Entry", "Lifecycle", "LogLine", "Model", "Order",
+    "AnnotationChange", "AnyEntry", "AutoPnl", "Call", "CustomMetrics", "Entry", "Lifecycle", "LogLine", "Model", "Order",
     "OrderChange", "OrderPlaced", "PnlSeries", "Project", "ScreenerResult", "UsedExchange", "UsedSymbol",
 ]
 
@@ -196,3 +196,8 @@ class AutoPnl(Entry, tag="auto-pnl", frozen=True, kw_only=True):
 
 class ScreenerResult(Entry, tag="screener", frozen=True, kw_only=True):
     result: Any
+
+
+AnyEntry = (OrderPlaced | OrderChange | AnnotationChange | LogLine | Call | Lifecycle | UsedSymbol | UsedExchange
+            | CustomMetrics | PnlSeries | AutoPnl | ScreenerResult)
+"""What a JSON object with a `kind` is read as."""
