@@ -10,6 +10,7 @@ from urllib.parse import quote
 from engine import errors, times
 from engine.model import FINISHED, Event, Market, Run
 from workbench import requests
+from workbench.client_instances import InstanceCalls
 from workbench.client_models import ModelCalls
 from workbench.feed import Feed, Watcher, event_of
 from workbench.frames import Columns, arrow_of_candles, of_arrow, of_json
@@ -53,7 +54,7 @@ def _candles_path(market: str | Market) -> str:
     return f"{API}/markets/{parts}"
 
 
-class AsyncClient(ModelCalls):
+class AsyncClient(InstanceCalls, ModelCalls):
     """Everything the server offers, one coroutine each.
 
     `url` is where the server listens; `token` goes out as a bearer token (empty for a server that asks for none).

@@ -160,11 +160,11 @@ class ExchangeFeed:
         self._exchanges = exchanges
         self._interval = interval
 
-    def now(self) -> int | None:
-        return int(time.time()) // MINUTE * MINUTE
+    def now(self) -> int:
+        return int(getattr(self._exchanges, "clock", time.time)()) // MINUTE * MINUTE
 
     async def begins(self) -> int:
-        return int(time.time()) // MINUTE * MINUTE
+        return self.now()
 
     async def minutes(self, since: int | None) -> AsyncIterator[list[Minute]]:
         """Minutes that come close together are handed over together."""

@@ -10,6 +10,7 @@ sells what it did not buy.
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -56,13 +57,11 @@ Settle = Callable[[TradeRunner, Callable[[BrokeredGekko], Sequence[Told]]], Awai
 class Trading:
     """Fulfils the wishes of one trade bot. `account` is `server.exchanges.account.Account`."""
 
-    def __init__(self, runner: TradeRunner, account: Any, settle: Settle, *, poll: float = POLL,
-                 patience: float = PATIENCE, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, runner: TradeRunner, account: Any, settle: Settle, *,
+                 now: Callable[[], float] = time.time) -> None:
         self._runner = runner
         self._account = account
         self._settle = settle
-        self._poll = poll
-        self._patience = patience
         self._now = now
         self._market = runner.instance.market
         self._wake = asyncio.Event()
@@ -174,8 +173,11 @@ class Trading:
             price = (ticker.ask if action == "buy" else ticker.bid) or ticker.last
             if not price or price <= 0:
                 raise Invalid("the exchange says no price")
-            most = SPARE * self._runner.limits.order / price
-            return min(most, SPARE * min(currency, free_currency) / price if action == "buy" else min(left, free_asset))
+            limit = self._runner.limits.order
+            if action == "buy":
+                return SPARE * min(limit, currency, free_currency) / price
+            have = min(left, free_asset)
+            return have / max(1, math.ceil(have * price / limit))  # in equal pieces, none of them above the limit
 
         return await self._patiently(look)
 
@@ -200,7 +202,7 @@ class Trading:
                 for _ in range(LOOKS):
                     if (placed := await self._patiently(lambda: self._account.find(self._market, name))) is not None:
                         break
-                    await asyncio.sleep(self._poll)
+                    await asyncio.sleep(POLL)
                 else:
                     raise Invalid(f"the order did not arrive: {error.message}") from None
         else:
@@ -210,11 +212,11 @@ class Trading:
     async def _await(self, placed: Any) -> Any:
         """Wait until it is filled; take it back after a while, or when the bot is stopped."""
         id, clock = placed.id, asyncio.get_running_loop().time
-        until = clock() + self._patience
+        until = clock() + PATIENCE
         while placed.status == "open":
             if self._stopping or clock() > until:
                 return await self._patiently(lambda: self._account.cancel(self._market, id))
-            await asyncio.sleep(self._poll)
+            await asyncio.sleep(POLL)
             placed = await self._patiently(lambda: self._account.fetch(self._market, id))
         if placed.filled and not placed.cost:
             placed = await self._patiently(lambda: self._account.fetch(self._market, id))
@@ -222,7 +224,7 @@ class Trading:
 
     async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask until there is an answer: an order must not be forgotten because the line was down."""
-        pause = self._poll
+        pause = POLL
         while True:
             try:
                 return await ask()

@@ -7,6 +7,7 @@ the minute after the last one that was kept.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -143,11 +144,11 @@ class Instances:
             instance.position = await feed.begins() - MINUTE
         if plan.kind != "watcher":
             if plan.replay is None:
-                instance.begin = int(at.timestamp())
+                instance.begin = feed.now()
             elif watch is not None and watch.position is not None:
                 instance.begin = watch.position + MINUTE
         if plan.since is not None:
-            if plan.replay is None and plan.since < at.timestamp() - LONGEST_PAST:
+            if plan.replay is None and plan.since < (feed.now() or 0) - LONGEST_PAST:
                 raise Invalid("this is too long ago", field="market.from",
                               remedy="import the candles and run a backtest")
             instance.position = min(instance.position, plan.since - MINUTE)
@@ -235,7 +236,8 @@ class Instances:
                 runner = self._runners[instance.id] = await self._runner(instance, plan, account)
                 await asyncio.to_thread(runner.prepare)
                 if isinstance(runner, TradeRunner):
-                    self._traders[instance.id] = Trading(runner, account, self._settle)
+                    self._traders[instance.id] = Trading(
+                        runner, account, self._settle, now=getattr(self._exchanges, "clock", time.time))
                 place = self._places[instance.id] = _place(plan, instance.id)
                 await self._watch_of(plan, place).join(runner)
                 return
