@@ -48,6 +48,7 @@ from server.limits import RateLimiter
 from server.metrics import Metrics
 from server.services import Services
 from server.store.database import Subscriber
+from server.store.events import Span
 
 __all__ = ["DIALECTS", "Server", "run", "serve"]
 
@@ -71,7 +72,7 @@ class EventCount(Subscriber):
         self._metrics = metrics
 
     def committed(self, items: Sequence[Any]) -> None:
-        self._metrics.events.inc(len(items))
+        self._metrics.events.inc(sum(item.count if isinstance(item, Span) else 1 for item in items))
 
 
 class NotFoundHandler(BaseHandler):

@@ -8,6 +8,7 @@ So a subscriber is a position, not a queue: a slow one costs an integer, misses 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -24,11 +25,12 @@ from server.store.engines import driver
 from server.store.tables import events
 from server.store.tail import Tail
 
-__all__ = ["EventLog"]
+__all__ = ["EventLog", "Span"]
 
 _logger: Final = logging.getLogger(__name__)
 
 _PAGE: Final = 1000
+_MANY: Final = 1000  # events of one transaction from which on they are not held for those who keep up
 _RETRY: Final = 0.5  # seconds before a failed look at the log is repeated
 
 _STREAM: Final = 200  # characters, as the columns have
@@ -48,6 +50,16 @@ _APPEND_SQLITE: Final = (
 _LAST_ID: Final = select(func.coalesce(func.max(events.c.id), 0))
 _LAST_SEQ: Final = select(_NEXT).where(events.c.stream == bindparam("stream"))
 _COLUMNS: Final = (events.c.id, events.c.stream, events.c.seq, events.c.type, events.c.at, events.c.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Events written together that are too many to be held in memory: their ids and streams."""
+
+    first: int
+    last: int
+    count: int
+    streams: frozenset[str]
 
 
 class EventLog(Subscriber):
@@ -126,6 +138,9 @@ class EventLog(Subscriber):
             last[stream] = seq = last[stream] + 1
             rows.append((stream, seq, type, instant, text))
         ids = insert_events(connection, rows)
+        if len(ids) >= _MANY:
+            self._db.stage(connection, Span(ids[0], ids[-1], len(ids), frozenset(last)))
+            return [row[1] for row in rows]
         self._db.stage(connection, *[
             (Event(id=id, stream=row[0], seq=row[1], type=row[2], at=moment, data=item[2]), len(row[4]))
             for id, row, item in zip(ids, rows, items, strict=True)])
@@ -240,6 +255,9 @@ class EventLog(Subscriber):
     # --- waking ---
 
     def committed(self, items: Sequence[Any]) -> None:
+        if any(isinstance(item, Span) for item in items):
+            self._passed(items)
+            return
         last = self._tail.last
         new: list[tuple[Event, int]] = []
         for item in items:
@@ -256,6 +274,31 @@ class EventLog(Subscriber):
             return
         self._tail.add(new)
         self._wake({event.stream for event, _ in new})
+
+    def _passed(self, items: Sequence[Any]) -> None:
+        """Many events went by: those who follow their streams read them where they lie."""
+        last = self._tail.last
+        streams: set[str] = set()
+        spans: list[tuple[int, int, int]] = []
+        for item in items:
+            if isinstance(item, str):
+                self._tail.forget(item)
+            elif isinstance(item, Span):
+                spans.append((item.first, item.last, item.count))
+                streams |= item.streams
+            else:
+                spans.append((item[0].id, item[0].id, 1))
+                streams.add(item[0].stream)
+        fresh = [span for span in spans if last is None or span[0] > last]
+        if not fresh:
+            return
+        expected = fresh[0][0] if last is None else last + 1
+        if (self._catching_up is not None or fresh[0][0] != expected
+                or fresh[-1][1] != expected + sum(count for *_, count in fresh) - 1):
+            self.heard()
+            return
+        self._tail.reset(fresh[-1][1])
+        self._wake(streams)
 
     def heard(self) -> None:
         self._behind = True

@@ -436,3 +436,35 @@ async def test_another_program_on_the_same_sqlite_file_breaks_no_numbers(tmp_pat
         assert ids == await one.read(lambda c: list(c.execute(select(events.c.id).order_by(events.c.id)).scalars()))
         await reader.stop()
         await hose.stop()
+
+
+async def test_many_events_at_once_reach_every_follower_once_and_in_order(database: Database) -> None:
+    """They are too many to be held in memory; singles before, between and after them are not lost either."""
+    log = EventLog(database)
+    seen: dict[str, list[int]] = {"a": [], "b": [], "all": []}
+    bulk = [("a" if number % 3 else "b", "log", {"n": number}, f'{{"n":{number}}}') for number in range(2500)]
+
+    async def follow(stream: str) -> None:
+        async for event in log.follow(stream):
+            seen[stream].append(event.seq)
+
+    async def follow_all() -> None:
+        async for event in log.follow_all(after_id=0):
+            seen["all"].append(event.id)
+
+    tasks = [asyncio.create_task(follow("a")), asyncio.create_task(follow("b")), asyncio.create_task(follow_all())]
+    try:
+        for round in range(3):
+            await database.write(lambda c: log.append(c, "a", "log", {}))
+            await asyncio.gather(
+                database.write(lambda c: log.append_all(c, bulk, times.now())),
+                database.write(lambda c: log.append(c, "b", "log", {})),
+                database.write(lambda c: log.append_all(c, bulk[:10], times.now())))
+            await until(lambda round=round: len(seen["all"]) == (round + 1) * 2512)
+        await until(lambda: len(seen["a"]) + len(seen["b"]) == 3 * 2512)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in (seen["a"], seen["b"]))
+    assert seen["all"] == sorted(set(seen["all"]))
