@@ -89,14 +89,16 @@ class Gathering:
     """Trades become minutes. The newest minute is held back until a later trade shows that it is complete.
 
     `start` (seconds): what is older is left out. `close`: the price before, for minutes without trades at the front.
-    Trades of minutes that were given already, those without an amount, and doubles are left out and counted.
+    `longest`: so many minutes without trades are filled, more are left out (None: any number is filled). Trades of
+    minutes that were given already, those without an amount, and doubles are left out and counted.
     """
 
-    def __init__(self, start: int, close: float | None = None) -> None:
+    def __init__(self, start: int, close: float | None = None, longest: int | None = None) -> None:
         self.start = minute_of(start)
         self.late = 0
         self.latest: int | None = None
         self._close = close
+        self._longest = longest
         self._held: dict[int, list[Trade]] = {}
         self._known: set[str] = set()
 
@@ -129,16 +131,22 @@ class Gathering:
         found: list[Minute] = []
         for minute in done:
             trades = self._held.pop(minute)
-            if self._close is not None:
-                found += [flat(at, self._close) for at in range(self.start, minute, WIDTH)]
+            found += self._quiet(minute)
             found.append(_candle(minute, trades))
             self._known -= {trade.id for trade in trades}
             self.start, self._close = minute + WIDTH, found[-1]["close"]
-        if self._held and self._close is not None and done:
+        if self._held and done:
             held = min(self._held)
-            found += [flat(at, self._close) for at in range(self.start, held, WIDTH)]
+            found += self._quiet(held)
             self.start = held
         return found
+
+    def _quiet(self, end: int) -> list[Minute]:
+        """What to put where nothing was traded up to `end`."""
+        hole = range(self.start, end, WIDTH)
+        if self._close is None or (self._longest is not None and len(hole) > self._longest):
+            return []
+        return [flat(at, self._close) for at in hole]
 
 
 def _candle(start: int, trades: list[Trade]) -> Minute:

@@ -190,15 +190,15 @@ class ExchangeSimulator:
 
     def minutes(self, first: int) -> Iterator[int]:
         """Minutes with trades, from `first` to the one that runs now."""
-        oldest = BEGIN if self.history is None else int(self.clock()) // 60 * 60 - self.history * 60
-        for minute in range(max(first, oldest, BEGIN) // 60 * 60, int(self.clock()) + 1, 60):
+        for minute in range(max(first, BEGIN) // 60 * 60, int(self.clock()) + 1, 60):
             if trades_of(minute) and minute not in self.hidden:
                 yield minute
 
     def klines(self, since: int, limit: int, step: int = 60) -> list[Row]:
         """(start, open, high, low, close, volume, trades) of candles of `step` seconds."""
         found: dict[int, Row] = {}
-        for minute in self.minutes(-(-since // step) * step):
+        oldest = 0 if self.history is None else int(self.clock()) // 60 * 60 - self.history * 60
+        for minute in self.minutes(max(oldest, -(-since // step) * step)):
             start = minute // step * step
             if start not in found and len(found) == limit:
                 break

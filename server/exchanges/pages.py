@@ -1,7 +1,8 @@
 """Stretches of history: candles where the exchange offers them, else trades made into minutes.
 
 A page is what one or a few questions gave. Minutes that are missing in it are asked for a second time; what is missing
-then was a time without trades (up to an hour, filled as Gekko fills it) or a time that the exchange lacks (left out).
+then was a time without trades (up to an hour, filled as Gekko fills it) or a time that the exchange lacks (left out):
+nobody shall trade on hours of candles that were made up.
 """
 
 import math
@@ -20,6 +21,7 @@ __all__ = ["Page", "read_page"]
 ROWS: Final = 500  # candles or trades asked for where ccxt does not know the exchange's limit
 FILLED: Final = 60  # minutes: a longer hole is no time without trades
 RECENT: Final = 600  # seconds: what is younger may still be on its way
+LATE: Final = 300  # seconds by which candles may begin later than asked before trades are asked for
 AGAIN: Final = 8  # holes of one page that are asked for once more
 TRADE_QUESTIONS: Final = 20  # of one page
 MOST_QUESTIONS: Final = 200  # of one page that found nothing
@@ -53,7 +55,7 @@ async def read_page(exchange: Exchange, listing: Listing, start: int, end: int, 
     if not exchange.offers("fetchTrades"):
         raise Invalid(f"{exchange.name} offers neither candles nor trades", field="watch.exchange",
                       remedy="use another exchange, or import a file")
-    page = await _from_trades(exchange, listing, start, end, close, now)
+    page = await _from_trades(exchange, listing, start, end, close, longest, now)
     if not page.minutes and close is not None and longest is None:
         return Page(minutes=(), until=start)
     return page
@@ -75,15 +77,28 @@ async def _from_candles(exchange: Exchange, listing: Listing, start: int, end: i
     if not found:
         if close is not None and longest is None:  # without holes: the next minute says what was before it
             return Page(minutes=(), until=start)
-        return await _nothing(exchange, listing, start, end, now)
+        page = await _before(exchange, listing, start, end, close, longest, now)
+        return page or await _nothing(exchange, listing, start, end, now)
     holes = _holes(found, start)
     for first, last in holes[:AGAIN]:
         if (last - first) // WIDTH < rows:
             found += await _candles(exchange, listing, first, last, (last - first) // WIDTH + 1)
     found = sorted(found, key=lambda each: each["start"])
+    first = int(found[0]["start"])
+    if first - start >= LATE and (page := await _before(exchange, listing, start, first, close, longest, now)):
+        return page
     until = int(found[-1]["start"]) + WIDTH
     minutes, missing = fill(found, start, close, longest)
     return Page(minutes=tuple(minutes), until=until, latest=until - WIDTH, missing=missing)
+
+
+async def _before(exchange: Exchange, listing: Listing, start: int, end: int, close: float | None,
+                  longest: int | None, now: float) -> Page | None:
+    """Minutes of trades where candles are missing: some exchanges keep candles for a shorter time."""
+    if not exchange.offers("fetchTrades"):
+        return None
+    page = await _from_trades(exchange, listing, start, min(end, start + HOUR), close, longest, now)
+    return page if page.minutes else None
 
 
 async def _candles(exchange: Exchange, listing: Listing, start: int, end: int, rows: int) -> list[Minute]:
@@ -115,9 +130,9 @@ async def _nothing(exchange: Exchange, listing: Listing, start: int, end: int, n
 
 
 async def _from_trades(exchange: Exchange, listing: Listing, start: int, end: int, close: float | None,
-                       now: float) -> Page:
+                       longest: int | None, now: float) -> Page:
     """At least a minute, if there were trades; about an hour, if that takes few questions."""
-    gathering, minutes = Gathering(start, close), list[Minute]()
+    gathering, minutes = Gathering(start, close, longest), list[Minute]()
     rows = exchange.most("fetchTrades", listing.symbol, ROWS)
     since, questions, over = start * 1000, 0, False
     while not over:
@@ -142,7 +157,7 @@ async def _from_trades(exchange: Exchange, listing: Listing, start: int, end: in
     reached = int(kept[-1]["start"]) + WIDTH if kept else start
     if over and newest >= end * 1000:  # what comes later is known, so what is missing up to there had no trades
         before = kept[-1]["close"] if kept else close
-        if before is not None:
+        if before is not None and (longest is None or (end - reached) // WIDTH <= longest):
             kept += [flat(at, before) for at in range(reached, end, WIDTH)]
         until = end
     elif kept:

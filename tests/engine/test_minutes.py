@@ -37,6 +37,12 @@ def test_quiet_minutes_repeat_the_close_and_have_no_volume() -> None:
                             "trades": 0}
 
 
+def test_a_quiet_time_longer_than_allowed_stays_a_hole() -> None:
+    gathering = Gathering(M, close=7.0, longest=2)
+    gathering.push([trade(120, 8), trade(360, 9), trade(420, 9)])
+    assert [(each["start"] - M) // 60 for each in gathering.take()] == [0, 1, 2, 6]
+
+
 def test_doubles_late_and_empty_trades_are_left_out() -> None:
     gathering = Gathering(M)
     assert gathering.push([trade(1, 10, id="a"), trade(1, 10, id="a"), trade(2, 11, 0.0), trade(3, 12, -1.0)]) == 1

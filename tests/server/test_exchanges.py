@@ -12,9 +12,11 @@ import pytest
 from engine.errors import Busy, Conflict, Forbidden, Invalid, NotFound, Unavailable, WorkbenchError
 from engine.model import Market
 from server.exchanges.account import Account
+from server.exchanges.catalogue import KNOWN
 from server.exchanges.directory import Exchanges
+from server.exchanges.exchange import Exchange
 from server.exchanges.faults import clean
-from server.exchanges.options import read_options
+from server.exchanges.options import ExchangeOptions, read_options
 from tests.exchange_simulator import BEGIN, KEY, SECRET, ExchangeSimulator, expected
 from tests.harness import until
 from tests.server.exchange_fakes import BTC, XBT, Clock, directory
@@ -208,6 +210,17 @@ async def test_trades_become_minutes_where_candles_do_not_reach(simulator: Excha
     assert figures(minutes) == figures(expected(late, late + 3600)) and simulator.questions("OHLC")
 
 
+async def test_trades_are_asked_for_where_an_exchange_forgets_its_candles(simulator: ExchangeSimulator,
+                                                                          exchanges: Exchanges, clock: Clock) -> None:
+    simulator.history = 300
+    end = int(clock()) // 60 * 60 - 240
+    start = end - 400 * 60
+    minutes = await history(exchanges, BTC, start, end)
+    assert figures(minutes) == figures(expected(start, end))
+    assert simulator.questions("aggTrades") and [each["trades"] for each in minutes[:60]] == [
+        each["trades"] for each in expected(start, start + 3600)]
+
+
 async def test_trades_may_be_preferred(simulator: ExchangeSimulator, tmp_path: Path) -> None:
     async with directory(simulator, tmp_path, candles=False) as exchanges:
         simulator.fail("503", "disconnect", "429", "garbage", path="aggTrades")
@@ -352,3 +365,13 @@ def test_options_go_to_ccxt_and_to_us(tmp_path: Path) -> None:
     assert read_options(None) == {}
     with pytest.raises(Invalid, match="cannot be read"):
         read_options(tmp_path / "nothing.toml")
+
+
+def test_the_exchanges_that_are_listed_from_the_beginning_are_as_ccxt_has_them() -> None:
+    import ccxt.async_support as ccxt
+
+    for slug, (name, requires, pairs) in KNOWN.items():
+        exchange = Exchange(slug, ExchangeOptions(kind=slug))
+        assert slug in ccxt.exchanges and exchange.client.name == name and tuple(exchange.requires()) == requires, slug
+        assert exchange.offers("fetchOHLCV", "fetchTrades", "createOrder", "fetchOrder", "cancelOrder"), slug
+        assert "BTC" in set().union(*pairs.values())
