@@ -231,6 +231,7 @@ async def serve(config: Config, extra: Extra | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     gc.freeze()  # what was imported will not be garbage
+    gc.set_threshold(20_000, 20, 20)  # a batch of entries is thousands of objects that all go soon after
     print(f"listening on {server.url}", flush=True)
     if config.token is None:
         print(f"log in at {server.login_url}", flush=True)

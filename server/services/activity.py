@@ -9,7 +9,6 @@ import hashlib
 import secrets
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -55,8 +54,7 @@ REMEMBERED: Final = 100_000
 _CHUNK: Final = 2000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one entry: kept (`ok`), or not (`error`). `seq` is the number of its event in its stream, None
     when it told nothing new."""
 
