@@ -9,7 +9,8 @@ import time
 
 from benchmarks.table import RESULTS, Row, render
 
-SECTIONS = ("start", "writes", "ingest", "streams", "candles", "backtests", "gekko", "queue", "alerts")
+SECTIONS = ("start", "writes", "ingest", "streams", "candles", "backtests", "gekko", "gekko_live", "queue", "alerts",
+            "alert_stream")
 
 
 def main(names: list[str]) -> int:
