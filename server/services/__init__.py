@@ -13,6 +13,7 @@ from server.services.activity_backtests import DetachedBacktests
 from server.services.alerts import Alerts
 from server.services.credits import Credits
 from server.services.deliveries import Deliveries
+from server.services.deployments import Deployments
 from server.services.hooks import Hooks
 from server.services.imports import Imports
 from server.services.instances import Instances
@@ -20,9 +21,11 @@ from server.services.keys import Keys
 from server.services.markets import Markets
 from server.services.model_reads import ModelReads
 from server.services.optimizations import Optimizations
+from server.services.rules import Rules
 from server.services.runs import Runs
 from server.services.subscribers import Subscribers
 from server.services.users import Users
+from server.services.versions import Versions
 from server.store.database import Database
 from server.store.events import EventLog
 
@@ -46,6 +49,8 @@ class Services:
     subscribers: Subscribers
     credits: Credits
     deliveries: Deliveries
+    rules: Rules
+    deployments: Deployments
     markets: Markets
     models: ModelReads
     runs: Runs
@@ -77,13 +82,18 @@ class Services:
             exchanges = Exchanges(config.data_dir / "exchanges", config.exchanges)
             keys = Keys(db=db, events=events, exchanges=exchanges, data_dir=config.data_dir)
             alerts = Alerts(db=db, events=events, store=store, data_dir=config.data_dir)
+            detached = DetachedBacktests(db=db, events=events, activity=activity, folder=runs.folder)
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
                 activity=activity,
-                detached=DetachedBacktests(db=db, events=events, activity=activity, folder=runs.folder),
+                detached=detached,
+                deployments=Deployments(db=db, events=events, activity=activity, detached=detached,
+                                        versions=Versions(db=db, events=events, data_dir=config.data_dir),
+                                        data_dir=config.data_dir),
                 alerts=alerts, hooks=Hooks(db, alerts),
                 subscribers=Subscribers(db, users), credits=Credits(db, events),
                 deliveries=Deliveries(db=db, events=events, data_dir=config.data_dir, allowed=config.notice_networks),
+                rules=Rules(db=db, events=events),
                 markets=markets, exchanges=exchanges, keys=keys,
                 imports=Imports(db=db, events=events, store=store, exchanges=exchanges),
                 models=ModelReads(db), runs=runs,
@@ -98,6 +108,9 @@ class Services:
             await services.imports.start()
             await services.instances.start()
             await services.deliveries.start()
+            await services.rules.start()
+            if compute:
+                await services.deployments.start()
             await services.credits.start()
             return services
         except BaseException:
@@ -114,6 +127,8 @@ class Services:
 
     async def close(self) -> None:
         """Stop taking work and close everything, what depends on others first."""
+        await self.deployments.close()
+        await self.rules.close()
         await self.deliveries.close()
         await self.credits.close()
         await self.subscribers.close()
