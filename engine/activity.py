@@ -13,8 +13,8 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
-    "AnnotationChange", "AnyEntry", "AutoPnl", "Call", "CustomMetrics", "Entry", "Lifecycle", "LogLine", "Model", "Order",
-    "OrderChange", "OrderPlaced", "PnlSeries", "Project", "ScreenerResult", "UsedExchange", "UsedSymbol",
+    "AnnotationChange", "AnyEntry", "AutoPnl", "Call", "CustomMetrics", "Entry", "Lifecycle", "LogLine", "Model",
+    "Order", "OrderChange", "OrderPlaced", "PnlSeries", "Project", "ScreenerResult", "UsedExchange", "UsedSymbol",
 ]
 
 Instant = int | float | str | None

@@ -2,7 +2,8 @@
 
 The model's files are copied to the working folder, what blankly wants to find there is added, and the script runs as
 `__main__`. For a backtest, the first strategy that it made is then asked for `.backtest(**args)`. Live, the process
-stays until the model's threads end. Exit code 0, or 1 with the traceback on stderr. Any Python from 3.8 on.
+stays until the model's threads end. Exit code 0, the script's own, or 1 with the traceback on stderr. Any Python from
+3.8 on.
 """
 
 import json
@@ -99,7 +100,7 @@ def stop_threads():
 def main():
     job = json.loads(os.environ.pop("WORKBENCH_JOB"))
     began = time.time()
-    good, words = True, ""
+    good, words, code = True, "", 1
     try:
         prepare(job)
         run_script(job)
@@ -111,6 +112,12 @@ def main():
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         stop_threads()
+    except SystemExit as error:
+        good, words = False, f"the script ended with {error.code!r}"
+        if isinstance(error.code, int):
+            code = error.code & 255 or 1
+        else:
+            print(error.code, file=sys.stderr)
     except BaseException as error:
         traceback.print_exc()
         good, words = False, f"{type(error).__name__}: {error}"
@@ -121,7 +128,7 @@ def main():
                status_details=words, time_elapsed=time.time() - began)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0 if good else 1)  # what is left of threads has had its time
+    os._exit(0 if good else code)  # what is left of threads has had its time
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ class Dispatcher:
 
         def work(connection: Connection) -> list[Any]:
             line = select(runs.c.id, turn.label("turn"), runs.c.created_at).where(
-                runs.c.state == "queued", runs.c.kind == "backtest").subquery()
+                runs.c.state == "queued", runs.c.kind == "backtest", runs.c.dialect != "models").subquery()
             ids = connection.execute(select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id)
                                      .limit(limit + held)).scalars().all()
             chosen = [id for id in ids if id not in self._key_of][:limit]

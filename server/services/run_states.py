@@ -111,9 +111,9 @@ def _end(row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str
 
 def take_back(connection: Connection, events: EventLog) -> int:
     """Queue the backtests again that a former life of the server left running, once; the second time they fail.
-    Returns how many there were."""
+    Returns how many there were. (Those of uploaded models, of dialect "models", are not the pool's.)"""
     left = connection.execute(select(runs.c.id, runs.c.attempts).where(
-        runs.c.state == "running", runs.c.kind == "backtest")).all()
+        runs.c.state == "running", runs.c.kind == "backtest", runs.c.dialect != "models")).all()
     for row in left:
         if row.attempts < MAX_ATTEMPTS:
             change_state(connection, events, row.id, "queued", "running", message="server restarted",

@@ -97,6 +97,7 @@ def test_failures_have_words(house: House) -> None:
     assert house.told[-1][1]["error"] == "exit code 1" and house.told[-1][1]["tracebacks"] == 1
     assert house.lines("stderr")[-1] == "RuntimeError: no luck"
     assert house.run({"bot.py": "import sys; sys.exit(3)"}) == "failed"
+    assert house.told[-1][1]["error"] == "exit code 3"
     assert house.run({"bot.py": "import sys; sys.exit()"}) == "done"
     assert house.run({"bot.py": "x ="}) == "failed" and "SyntaxError" in house.lines("stderr")[-1]
     assert house.run({"bot.py": ""}, python="3.99") == "failed"

@@ -1,0 +1,344 @@
+"""Deployments: which versions of models should run, and the processes that do.
+
+The table says what is wanted; this service sees to it. A live model that fails is started again, after a pause that
+doubles up to five minutes and is forgotten when it ran for ten; one that ends by itself is completed. Screeners run at
+the times of their schedule. What should run when the server starts is started. Every life of a model is a run of kind
+"live", every backtest of an upload one of kind "backtest" (dialect "models"); neither passes through the pool's queue.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select, update
+
+from engine import times
+from engine.deployment import Deployment, Version
+from engine.errors import Invalid, NotFound, WorkbenchError
+from engine.model import Principal, Run
+from engine.sandbox import plan_of
+from server.services.activity import Activity
+from server.services.activity_backtests import DetachedBacktests
+from server.services.model_lives import DIALECT, Life, Lives
+from server.services.run_rows import COLUMNS, run_of
+from server.services.run_states import change_state, stream_of
+from server.services.versions import Versions
+from server.store.database import Database
+from server.store.encoding import decode, encode
+from server.store.events import EventLog
+from server.store.tables import runs
+from server.store.tables.activity import models
+from server.store.tables.deployments import deployments
+
+__all__ = ["Deployments", "next_time"]
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 300.0
+LONG_LIFE: Final = 600.0
+"""Seconds after which a life counts as good, and former failures are forgotten."""
+
+log = logging.getLogger("workbench.models")
+
+
+class Deployments:
+    """Runs uploaded models. Raises the engine's errors; `NotFound` for an unknown id throughout."""
+
+    def __init__(self, *, db: Database, events: EventLog, activity: Activity, detached: DetachedBacktests,
+                 versions: Versions, data_dir: Path, at_once: int = 2) -> None:
+        self._db = db
+        self._events = events
+        self._detached = detached
+        self.versions = versions
+        self.lives = Lives(db=db, events=events, activity=activity, versions=versions, data_dir=data_dir)
+        self._of_model: dict[str, Life] = {}  # live ones
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._backtests = asyncio.Semaphore(at_once)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._closing = False
+
+    # -- life of the service
+
+    async def start(self) -> None:
+        """Take up what should run; what ran when a former life of the server ended has failed."""
+        self._db.subscribe(self.lives)
+
+        def work(connection: Connection) -> list[str]:
+            left = connection.execute(select(runs.c.id, runs.c.state).where(
+                runs.c.state.in_(("running", "queued")),
+                (runs.c.kind == "live") | ((runs.c.kind == "backtest") & (runs.c.dialect == DIALECT)))).all()
+            for row in left:
+                if row.state == "running":
+                    change_state(connection, self._events, row.id, "failed", row.state, error="server restarted")
+            return [row.id for row in left if row.state == "queued"]
+
+        queued = await self._db.write(work)
+        for id in queued:
+            self._spawn(self._backtest(id))
+        for found in await self.list():
+            if found.wanted == "running":
+                self._plan_start(found, 0.0 if not found.schedule else None)
+
+    async def close(self) -> None:
+        """End all processes. What should run does so again at the next start."""
+        self._closing = self.lives.closing = True
+        for timer in self._timers.values():
+            timer.cancel()
+        await self.lives.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10.0)
+        for task in self._tasks:
+            task.cancel()
+
+    # -- what people ask for
+
+    async def list(self) -> list[Deployment]:
+        """All deployments, the one changed last first."""
+        query = select(deployments).order_by(deployments.c.changed_at.desc())
+        return await self._db.read(lambda connection: [_deployment(row) for row in connection.execute(query)])
+
+    async def get(self, model: str) -> Deployment:
+        query = select(deployments).where(deployments.c.model_id == model)
+        row = await self._db.read(lambda connection: connection.execute(query).first())
+        if row is None:
+            raise NotFound("this model is not deployed", field="modelId", remedy="deploy a version of it")
+        return _deployment(row)
+
+    def usage(self, model: str) -> Mapping[str, Any]:
+        """What the model's process uses now: memory, most (bytes), cpu (seconds), processes; empty when it is down."""
+        life = self._of_model.get(model)
+        return dict(life.usage) if life else {}
+
+    async def run(self, version: Version, *, plan: str = "", schedule: str = "", by: str = "") -> Deployment:
+        """Have a version run from now on, in place of the one that did. Raises `Invalid` for an unknown plan or a
+        schedule that is none."""
+        wanted = plan_of(plan, live=True)
+        if schedule:
+            next_time(schedule, times.now())
+        values = {"version_id": version.id, "plan": wanted.name, "schedule": schedule, "wanted": "running",
+                  "state": "waiting" if schedule else "starting", "restarts": 0, "next_at": None, "error": None,
+                  "by": by, "changed_at": times.micros(times.now())}
+
+        def work(connection: Connection) -> Deployment:
+            of = deployments.c.model_id == version.model
+            if connection.execute(select(deployments.c.model_id).where(of)).first() is None:
+                connection.execute(insert(deployments), values | {"model_id": version.model})
+            else:
+                connection.execute(update(deployments).where(of).values(**values))
+            return self._told(connection, version.model)
+
+        found = await self._db.write(work)
+        if (life := self._of_model.get(version.model)) is not None:
+            life.end()  # the new version is started when this one has gone
+        else:
+            self._plan_start(found, None if schedule else 0.0)
+        return found
+
+    async def stop(self, model: str, *, by: str = "") -> Deployment:
+        """Have a model run no more. Stopping again changes nothing."""
+        await self.get(model)
+        if timer := self._timers.pop(model, None):
+            timer.cancel()
+        life = self._of_model.get(model)
+        found = await self._change(model, wanted="stopped", state="stopping" if life else "stopped", next_at=None,
+                                   by=by)
+        if life is not None:
+            life.end()
+        return found
+
+    async def backtest(self, version: Version, args: Mapping[str, Any], *, plan: str = "", description: str = "",
+                       by: str = "") -> Run:
+        """A new backtest of a version, with the arguments that its `.backtest()` takes: the queued run."""
+        wanted = plan_of(plan, live=False)
+        at = times.now()
+        row = {"id": str(uuid.uuid4()), "kind": "backtest", "state": "queued", "progress": 0.0,
+               "created_at": times.micros(at), "dialect": DIALECT, "strategy": version.model[:128], "markets": [],
+               "name": f"{await self._name(version.model)} v{version.number}"[:200], "tags": [], "notes": description,
+               "spec": decode(encode({"strategy": version.script, "fill_model": "reported", "model": version.model,
+                                      "version": version.id, "args": dict(args), "plan": wanted.name})),
+               "metrics": {}, "owner": by}
+
+        def work(connection: Connection) -> Run:
+            connection.execute(insert(runs), row)
+            self._events.append(connection, stream_of(str(row["id"])), "state",
+                                {"state": "queued", "previous_state": None})
+            return run_of(connection.execute(select(*COLUMNS).where(runs.c.id == row["id"])).one())
+
+        made = await self._db.write(work)
+        self._spawn(self._backtest(made.id))
+        return made
+
+    # -- live models
+
+    def _plan_start(self, found: Deployment, delay: float | None) -> None:
+        """Start a deployment after `delay` seconds; None: at the next time of its schedule."""
+        if self._closing:
+            return
+        if timer := self._timers.pop(found.model, None):
+            timer.cancel()
+        if delay is None:
+            at = next_time(found.schedule, times.now())
+            delay = max(0.0, (at - times.now()).total_seconds())
+            self._spawn(self._wait_until(found.model, at))
+        self._timers[found.model] = asyncio.get_running_loop().call_later(
+            delay, lambda: self._spawn(self._live(found.model)))
+
+    async def _wait_until(self, model: str, at: datetime) -> None:
+        await self._change(model, state="waiting", next_at=times.micros(at))
+
+    async def _live(self, model: str) -> None:
+        """One life of a deployed model, from its start to what comes after."""
+        self._timers.pop(model, None)
+        if self._closing or model in self._of_model:
+            return
+        found = await self.get(model)
+        if found.wanted != "running":
+            return
+        version = await self.versions.get(found.version)
+        run = await self._begin(version, found)
+        life = Life(run=run, version=version, kind="screener" if found.schedule else "live", slot=self.lives.slot(),
+                     began=asyncio.get_running_loop().time())
+        self._of_model[model] = life
+        try:
+            await self.lives.see_through(life, plan_of(found.plan, live=True), {})
+        finally:
+            del self._of_model[model]
+        await self._after(life, found)
+
+    async def _begin(self, version: Version, found: Deployment) -> str:
+        id, at = str(uuid.uuid4()), times.micros(times.now())
+        row = {"id": id, "kind": "live", "state": "running", "progress": 0.0, "created_at": at, "started_at": at,
+               "dialect": DIALECT, "strategy": version.model[:128], "markets": [], "tags": [], "metrics": {},
+               "name": f"{await self._name(version.model)} v{version.number}"[:200], "owner": found.by,
+               "spec": decode(encode({"model": version.model, "version": version.id, "plan": found.plan,
+                                      "schedule": found.schedule}))}
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(runs), row)
+            self._events.append(connection, stream_of(id), "state", {"state": "running", "previous_state": None})
+            connection.execute(update(deployments).where(deployments.c.model_id == version.model).values(
+                state="running", run_id=id, next_at=None, error=None, changed_at=at))
+            self._told(connection, version.model)
+
+        await self._db.write(work)
+        return id
+
+    async def _after(self, life: Life, before: Deployment) -> None:
+        """What becomes of a deployment whose process has ended."""
+        model, ending = life.version.model, life.ending
+        reason = str(ending.get("error") or "")
+        stopped = ending.get("kind") == "stopped"
+        await self.lives.end_run(life.run, "failed" if reason and not stopped else "completed", reason or None)
+        if self._closing:
+            return
+        now = await self.get(model)
+        if now.wanted == "stopped":
+            await self._change(model, state="stopped", next_at=None)
+        elif now.schedule:
+            self._plan_start(now, None)
+        elif stopped:  # another version, or the run was cancelled
+            if now.version == life.version.id and now.changed_at == before.changed_at:
+                await self._change(model, wanted="stopped", state="stopped")
+            else:
+                self._plan_start(now, 0.0)
+        elif not reason:
+            await self._change(model, wanted="stopped", state="completed")
+        else:
+            good = asyncio.get_running_loop().time() - life.began > LONG_LIFE
+            restarts = 1 if good else now.restarts + 1
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(restarts - 1, 20))
+            at = times.micros(times.now()) + round(pause * times.SECOND)
+            changed = await self._change(model, state="waiting", error=reason[:2000], restarts=restarts, next_at=at)
+            self._plan_start(changed, pause)
+
+    # -- backtests
+
+    async def _backtest(self, id: str) -> None:
+        async with self._backtests:
+            row = await self._db.read(lambda connection: connection.execute(
+                select(*COLUMNS).where(runs.c.id == id)).first())
+            if self._closing or row is None or row.state != "queued":
+                return
+            version = await self.versions.get(row.spec["version"])
+            life = Life(run=id, version=version, kind="backtest", slot=self.lives.slot(),
+                         began=asyncio.get_running_loop().time())
+            try:
+                await self._db.write(lambda connection: change_state(
+                    connection, self._events, id, "running", "queued", started_at=times.micros(times.now())))
+                await self.lives.see_through(life, plan_of(row.spec["plan"], live=False), row.spec["args"])
+            except NotFound:
+                return  # the model was deleted
+            if self._closing:
+                return  # it is told of as "server restarted" at the next start
+            await self._finish(life, row)
+
+    async def _finish(self, life: Life, row: Any) -> None:
+        reason = str(life.ending.get("error") or "")
+        if life.ending.get("kind") == "stopped":
+            await self.lives.end_run(life.run, "cancelled", None)
+        elif reason or life.result is None:
+            await self.lives.end_run(life.run, "failed", reason or "the model reported no result")
+        else:
+            body = {"exchange": "", **life.result, "label": None, "description": row.notes or None}
+            principal = Principal(name=row.owner, scopes=frozenset({"admin"}))
+            try:
+                await self._detached.result(lambda: body, model=life.version.model, backtest_id=life.run,
+                                            principal=principal, dialect=DIALECT)
+            except WorkbenchError as error:
+                await self.lives.end_run(life.run, "failed", f"the result cannot be read: {error}")
+
+    async def _change(self, model: str, **values: Any) -> Deployment:
+        def work(connection: Connection) -> Deployment:
+            connection.execute(update(deployments).where(deployments.c.model_id == model).values(
+                **{name: value for name, value in values.items() if name != "by" or value},
+                changed_at=times.micros(times.now())))
+            return self._told(connection, model)
+
+        return await self._db.write(work)
+
+    def _told(self, connection: Connection, model: str) -> Deployment:
+        """The deployment as it is now, told to who follows the model."""
+        found = _deployment(connection.execute(select(deployments).where(deployments.c.model_id == model)).one())
+        self._events.append(connection, f"model/{model}", "deployment", {
+            "state": found.state, "wanted": found.wanted, "version": found.version, "plan": found.plan,
+            "run": found.run, "error": found.error, "restarts": found.restarts,
+            "next_at": times.iso(found.next_at) if found.next_at else None})
+        return found
+
+    async def _name(self, model: str) -> str:
+        query = select(models.c.name).where(models.c.id == model)
+        return str(await self._db.read(lambda connection: connection.execute(query).scalar()) or model)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("deployments: %s", error, exc_info=error)
+
+
+def next_time(schedule: str, after: datetime) -> datetime:
+    """The next instant of a schedule (five fields of cron, UTC). Raises `Invalid` (field "schedule")."""
+    from apscheduler.triggers.cron import CronTrigger
+
+    try:
+        found = CronTrigger.from_crontab(schedule, timezone="UTC").get_next_fire_time(None, after)
+    except ValueError as error:
+        raise Invalid(f"{schedule[:80]!r} is no schedule: {error}", field="schedule",
+                      remedy="write five fields of cron, such as 30 14 * * 1-5 (UTC)") from None
+    if found is None:
+        raise Invalid(f"{schedule[:80]!r} never comes", field="schedule", remedy="write another schedule")
+    return found
+
+
+def _deployment(row: Any) -> Deployment:
+    return Deployment(model=row.model_id, version=row.version_id, plan=row.plan, schedule=row.schedule,
+                      wanted=row.wanted, state=row.state, restarts=row.restarts,
+                      next_at=None if row.next_at is None else times.instant(row.next_at), run=row.run_id,
+                      error=row.error, by=row.by, changed_at=times.instant(row.changed_at))
