@@ -27,12 +27,12 @@ class Connect(PageView):
         self._listening: Any = None
         self._texts: dict[str, str] = {}
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
-        self._project = pn.widgets.Select(name="Project", options={}, **wide)
-        self._project_name = pn.widgets.TextInput(name="Name of the project", placeholder="my bots", visible=False,
+        self._project = pn.widgets.Select(label="Project", options={}, **wide)
+        self._project_name = pn.widgets.TextInput(label="Name of the project", placeholder="my bots", visible=False,
                                                   **wide)
-        self._which = pn.widgets.Select(name="Model", options={NEW_MODEL: ""}, **wide)
-        self._name = pn.widgets.TextInput(name="Name of the model", placeholder="Golden cross on BTC", **wide)
-        self._make = pn.widgets.Button(name="Make a key", button_type="primary", width=150, margin=0, disabled=True)
+        self._which = pn.widgets.Select(label="Model", options={NEW_MODEL: ""}, **wide)
+        self._name = pn.widgets.TextInput(label="Name of the model", placeholder="Golden cross on BTC", **wide)
+        self._make = pn.widgets.Button(label="Make a key", color="primary", width=150, margin=0, disabled=True)
         self._project.param.watch(self._listed, "value")
         self._which.param.watch(self._picked, "value")
         self._make.on_click(self._made)
@@ -41,7 +41,7 @@ class Connect(PageView):
         self._commands = pn.Column(sizing_mode="stretch_width", margin=0)
         card = {"background": self.look.surface, "border": f"1px solid {self.look.border}", "border-radius": "10px",
                 "padding": "14px 16px", "gap": "10px", "min-width": "0"}
-        self._language = pn.widgets.Select(name="Language or kit", options=[PYTHON], width=260, margin=0)
+        self._language = pn.widgets.Select(label="Language or kit", options=[PYTHON], width=260, margin=0)
         self._language.param.watch(lambda _event: self._show_command(), "value")
         form = pn.Column(
             markup('<h2>1. A model and its key</h2><p class="muted">A model is one bot. Its key lets it report, and '
@@ -196,7 +196,7 @@ with wb.Bot({model!r}, url={url!r}, token={key!r}) as bot:
 
 def _copied(text: str, title: str) -> Any:
     """A command with a button that copies it."""
-    button = pn.widgets.Button(name="Copy", width=80, margin=(6, 0, 0, 0))
+    button = pn.widgets.Button(label="Copy", width=80, margin=(6, 0, 0, 0))
     button.js_on_click(args={"text": text}, code="navigator.clipboard.writeText(text); "
                        "cb_obj.label = 'Copied'; setTimeout(() => { cb_obj.label = 'Copy'; }, 1500);")
     return pn.Column(

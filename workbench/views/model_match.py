@@ -35,8 +35,8 @@ class Match:
         from workbench.views.model_trading import words
 
         self._client, self._model, self._look, self._words = client, model, look, words
-        self._runs = pn.widgets.Select(name="Backtest", options={}, width=420, margin=0)
-        self._go = pn.widgets.Button(name="Compare", button_type="primary", width=110, margin=0, disabled=True)
+        self._runs = pn.widgets.Select(label="Backtest", options={}, width=420, margin=0)
+        self._go = pn.widgets.Button(label="Compare", color="primary", width=110, margin=0, disabled=True)
         self._go.on_click(self._compared)
         self._said = words("", look)
         self._tiles = words("", look)

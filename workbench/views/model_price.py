@@ -1,7 +1,9 @@
 """A symbol's candles with a bot's orders on them, growing while the bot trades."""
 
+import asyncio
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,15 +11,18 @@ from bokeh.layouts import column
 
 from engine import analysis, times
 from engine.activity import Order
-from engine.errors import Invalid, NotFound
+from engine.errors import Invalid, NotFound, Unavailable
 from engine.plots import candles as candle_pictures
 from engine.plots import live as pictures
 from engine.plots.render import Drawing, draw, span_of
 from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.views.drawing import beside
-from workbench.views.zoom import Zoom
+from workbench.views.zoom import SETTLE_MS, Zoom
 
+log = logging.getLogger("workbench.pages")
+Locked = Callable[[Callable[[], None]], None]
+"""Does something to Bokeh models when their document may be changed."""
 _PARTS: Final = re.compile(r"[-/_:]")
 MARGIN: Final = 0.06
 
@@ -61,23 +66,25 @@ def mark_of(order: Order) -> dict[str, Any] | None:
 class PriceChart:
     """One symbol of a model. `figure` is the Bokeh layout; `put` adds orders under the document's lock."""
 
-    def __init__(self, client: AsyncClient, symbol: str, look: Style) -> None:
+    def __init__(self, client: AsyncClient, symbol: str, look: Style, locked: Locked) -> None:
         self.symbol = symbol
-        self._client, self._look = client, look
+        self._client, self._look, self._locked = client, look, locked
         self._marks: dict[str, dict[str, Any]] = {}
         self._unpriced: set[str] = set()
         self._dataset: dict[str, Any] | None = None
         self._seconds = 60
         self._drawing: Drawing | None = None
         self._following = True
-        self._settling = False
+        self._settling = self._waiting = False
+        self._task: asyncio.Task[None] | None = None
         self.figure: Any = None
         self.zoom: Zoom | None = None
 
     @classmethod
-    async def make(cls, client: AsyncClient, symbol: str, orders: Sequence[Order], look: Style) -> "PriceChart":
-        """The chart of a symbol with these orders of it."""
-        chart = cls(client, symbol, look)
+    async def make(cls, client: AsyncClient, symbol: str, orders: Sequence[Order], look: Style,
+                   locked: Locked = lambda change: change()) -> "PriceChart":
+        """The chart of a symbol with these orders of it; `locked` does something when the figure may be changed."""
+        chart = cls(client, symbol, look, locked)
         chart._take(orders)
         await chart._find(orders[-1].exchange if orders else "")
         low, high = chart._span()
@@ -155,12 +162,13 @@ class PriceChart:
         figure = self._drawing.figure
         figure.x_range.update(start=low / 1000, end=high / 1000, reset_start=low / 1000, reset_end=high / 1000)
         figure.x_range.min_interval = 5_000.0
-        self.zoom = Zoom(figure, self._refresh)
-        figure.x_range.on_change("start", self._left)
+        self.zoom = Zoom(figure, self._refresh, live=False)
+        for bound in ("start", "end"):
+            figure.x_range.on_change(bound, self._moved)
         self.figure = column(figure, sizing_mode="stretch_width", spacing=0)
         self._fit(boxes, low, high)
 
-    def _left(self, attribute: str, old: Any, new: Any) -> None:
+    def _left(self) -> None:
         """A person who moved away from the end is not pulled back to it."""
         if self._settling or self.zoom is None:
             return
@@ -194,14 +202,28 @@ class PriceChart:
 
         self._locked(change)
 
-    def _locked(self, change: Any) -> None:
-        """Change the figure: at once where the document is ours (a notebook), else in the document's next tick."""
+    def _moved(self, attribute: str, old: Any, new: Any) -> None:
+        """Fetch what is visible once the view rests."""
         assert self._drawing is not None
+        self._left()
+        if self._waiting or self._dataset is None:
+            return
         document = self._drawing.figure.document
-        if document is None or document.session_context is None:
-            change()
-        else:
-            document.add_next_tick_callback(change)
+        if document is not None and document.session_context is not None:
+            self._waiting = True
+            document.add_timeout_callback(self._settled, SETTLE_MS)
+            return
+        try:
+            loop = asyncio.get_running_loop()  # a notebook's
+        except RuntimeError:
+            return
+        self._waiting = True
+        self._task = loop.create_task(self._settled(SETTLE_MS / 1000))
+
+    async def _settled(self, pause: float = 0.0) -> None:
+        await asyncio.sleep(pause)
+        self._waiting = False
+        await self.refresh()
 
     def put(self, orders: Sequence[Order]) -> None:
         """Show new orders, and what changed of known ones. The caller holds the document's lock."""
@@ -253,6 +275,10 @@ class PriceChart:
         self._following = False
 
     async def refresh(self) -> None:
-        """Fetch newer candles."""
-        if self.zoom is not None and self._dataset is not None:
+        """Fetch the candles of the visible range; those that are shown stay when the server is away."""
+        if self.zoom is None or self._dataset is None:
+            return
+        try:
             await self.zoom.now()
+        except Unavailable:
+            log.info("the candles of %s could not be fetched", self.symbol)

@@ -1,6 +1,5 @@
 """A model's trading: price with orders, profit, positions, and the orders themselves, linked by a click."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from workbench.views.base import MARKUP_CSS
 from workbench.views.drawing import beside
 from workbench.views.live_rows import LiveRows, sheet
 from workbench.views.model_figures import Figures, curve_of, positions_of
-from workbench.views.model_price import PriceChart
+from workbench.views.model_price import Locked, PriceChart
 from workbench.views.model_rows import ORDERS, order_row
 
 FIRST: Final = 200
@@ -30,9 +29,6 @@ POSITIONS: Final = [
     {"key": "realised", "title": "Realised", "kind": "money"}, {"key": "fees", "title": "Fees", "kind": "number"},
     {"key": "currency", "title": "in", "kind": "text"}, {"key": "note", "title": "", "kind": "text"},
 ]
-
-Locked = Callable[[Callable[[], None]], None]
-"""Does something to Bokeh models when their document may be changed."""
 
 
 def words(text: str, look: Style, **options: Any) -> pn.pane.HTML:
@@ -56,9 +52,9 @@ class Trading:
         self._until: float | None = None
         self._text = ""
         self._told = False
-        self._symbol = pn.widgets.Select(name="Symbol", options=[], width=180, margin=0, visible=False)
+        self._symbol = pn.widgets.Select(label="Symbol", options=[], width=180, margin=0, visible=False)
         self._symbol.param.watch(self._chosen, "value")
-        self._money = pn.widgets.Select(name="Profit in", options=[], width=110, margin=0, visible=False)
+        self._money = pn.widgets.Select(label="Profit in", options=[], width=110, margin=0, visible=False)
         self._money.param.watch(self._recounted, "value")
         self._price = pn.Column(words('<p class="empty" role="status">The chart is being drawn …</p>', look),
                                 sizing_mode="stretch_width", margin=0, min_height=380)
@@ -112,7 +108,8 @@ class Trading:
             self._price[:] = [words('<p class="empty">The price chart begins with the first order.</p>', self._look)]
             return
         page = await self._client.orders(self._model, symbol=symbol, limit=DRAWN)
-        self._chart = await PriceChart.make(self._client, symbol, page.items[::-1], self._look)
+        self._chart = await PriceChart.make(self._client, symbol, page.items[::-1], self._look,
+                                            self._locked)
         self._price[:] = [pn.pane.Bokeh(self._chart.figure, sizing_mode="stretch_width", margin=0)]
         assert self._chart.zoom is not None
         self._say()
