@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +84,7 @@ class Deliveries:
         old = times.micros(times.now()) - KEPT
         await self._db.write(lambda connection: connection.execute(delete(deliveries).where(
             deliveries.c.state != "pending", deliveries.c.created_at < old)))
-        self._tasks = [asyncio.create_task(self._go_on(lambda stream=stream: self._collect(stream)),
+        self._tasks = [asyncio.create_task(self._go_on(partial(self._collect, stream)),
                                            name=f"notices of {stream}") for stream in STREAMS]
         self._tasks.append(asyncio.create_task(self._go_on(self._send_due), name="notices"))
 

@@ -1,7 +1,7 @@
 """Hooks: addresses with a secret in them, to which charting services post alerts.
 
 A message is JSON or, by the hook's template, text. Charting services deliver again when an answer is slow, so the same
-message within a day, or one with the same `key`, makes one alert. Only the secret's sha256 is kept.
+message on one day (UTC), or one with the same `key`, makes one alert. Only the secret's sha256 is kept.
 """
 
 import hashlib
@@ -149,8 +149,8 @@ def read_message(body: bytes, template: str) -> dict[str, Any]:
                 raise Invalid(f"the message is not JSON: {error}", remedy="look at quotes and commas; numbers that are "
                               "placeholders stand without quotes") from None
     if isinstance(found, dict):
-        told = {ALIASES.get(name, name): value for name, value in found.items()}
-        told = {name: value for name, value in told.items() if name in FIELDS}
+        named = {ALIASES.get(str(name), str(name)): value for name, value in found.items()}
+        told: dict[str, Any] = {name: value for name, value in named.items() if name in FIELDS}
     elif template:
         told = dict(read_text(text, template))
     else:

@@ -94,7 +94,7 @@ class Rules:
         """A new rule, switched on. Raises `Invalid`."""
         if condition not in CONDITIONS:
             raise Invalid(f"{condition!r} is no condition", field="condition", remedy="use " + ", ".join(CONDITIONS))
-        row = {"id": secrets.token_hex(8), "name": name, "condition": condition,
+        row: dict[str, Any] = {"id": secrets.token_hex(8), "name": name, "condition": condition,
                "params": {"threshold": threshold, "window": window}, "model": model, "lasting": lasting,
                "cooldown": cooldown, "enabled": True, "owner": owner, "created_at": times.micros(times.now())}
         await self._db.write(lambda connection: connection.execute(insert(rules).values(row)))
@@ -172,7 +172,11 @@ class Rules:
 
         steps = [step for each in await self._db.read(measure) if (step := _step(*each, at)) is not None]
         if steps:
-            await self._db.write(lambda connection: [self._take(connection, step, at) for step in steps])
+            def work(connection: Connection) -> None:
+                for step in steps:
+                    self._take(connection, step, at)
+
+            await self._db.write(work)
         return len(steps)
 
     def _take(self, connection: Connection, step: "_Step", at: int) -> None:

@@ -195,18 +195,18 @@ async def test_the_ledger_balances_whatever_happens_at_once(database: Database, 
         ids.append(made.id)
         if start:
             await credits.grant(made.id, start)
-    made = [await alerts.create(instrument="STOCKS", ticker=f"T{number}", start=100.0, target=110.0, stop=95.0)
+    given = [await alerts.create(instrument="STOCKS", ticker=f"T{number}", start=100.0, target=110.0, stop=95.0)
             for number in range(6)]
-    used = await asyncio.gather(*(credits.use(alert.id, ids) for alert in made for _ in range(2)))
+    used = await asyncio.gather(*(credits.use(alert.id, ids) for alert in given for _ in range(2)))
     for first, second in zip(used[::2], used[1::2], strict=True):
         assert {id: use.token for id, use in first.items()} == {id: use.token for id, use in second.items()}
     paid = [sum(id in use for use in used[::2]) for id in ids]
     assert paid == [3, 1, 6, 6, 0], "nobody uses what it does not have"
     assert sum(use[ids[0]].last for use in used[::2] if ids[0] in use) == 1
-    for number, alert in enumerate(made):
+    for number, alert in enumerate(given):
         await alerts.move(alert.id, "onGoing")
         await alerts.move(alert.id, "closed", exit=120.0 if number % 2 else 90.0)
-    await asyncio.gather(*(credits.settle(alert.id) for alert in made for _ in range(2)), credits.settle_ended())
+    await asyncio.gather(*(credits.settle(alert.id) for alert in given for _ in range(2)), credits.settle_ended())
     assert await credits.unbalanced() == {}
     assert await credits.settle_ended() == 0, "everything is settled"
     for id in ids:
