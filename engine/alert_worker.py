@@ -1,6 +1,6 @@
 """The detection process: it holds the memory of all detectors that are switched on, and walks them over new candles.
 
-`python -m engine.alert_worker [NICENESS]` reads requests from its standard input and writes answers to its standard
+`main([NICENESS])` reads requests from its standard input and writes answers to its standard
 output, each a length (8 bytes, big-endian) and a pickle; both ends are the workbench's own. It ends when its input
 ends, so it never outlives the server. It keeps nothing: what it answers is written down by the server, and given back
 at the next start.
@@ -160,7 +160,3 @@ def main(arguments: Sequence[str] = ()) -> None:
             send(answers, reply)
         except BrokenPipeError:
             return
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,19 +4,21 @@ Compiled steps would cost the server's process their compiler, and its loop the 
 """
 
 import asyncio
-import os
 import pickle
 import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engine.errors import Unavailable, WorkbenchError
 
 __all__ = ["Evaluator"]
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_START: Final = ("import sys; from engine.worker import keep_compiled; keep_compiled(sys.argv[2]); "
+                 "from engine.alert_worker import main; main(sys.argv[1:2])")
+"""Where machine code is kept must be said before the compiler is imported."""
 
 
 class Evaluator:
@@ -68,11 +70,9 @@ class Evaluator:
         if self._process is not None and self._process.returncode is None:
             return self._process
         await self._end()
-        environment = {"NUMBA_CACHE_DIR": str(self._compiled)} | dict(os.environ) | {
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))}
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.alert_worker", str(self._niceness), env=environment,
+                sys.executable, "-c", _START, str(self._niceness), str(self._compiled), cwd=_ROOT,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
         except OSError as error:
             raise Unavailable(f"the detection process cannot be started: {error.strerror}") from None
