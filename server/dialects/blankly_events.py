@@ -38,9 +38,18 @@ MAX_KEY: Final = 255
 _TAG: Final = "blankly events"
 
 
+def _headers(request: HTTPServerRequest) -> dict[str, str]:
+    """What the headers say, by names in small letters with underscores (proxies like hyphens better); read once."""
+    found: dict[str, str] | None = request.__dict__.get("blankly_headers")
+    if found is None:
+        found = {name.lower().replace("-", "_"): value.strip() for name, value in request.headers.get_all()}
+        request.__dict__["blankly_headers"] = found
+    return found
+
+
 def _api_pass(request: HTTPServerRequest) -> str | None:
-    headers = request.headers
-    return (headers.get("api_pass") or headers.get("api-pass") or headers.get("token") or "").strip() or None
+    headers = _headers(request)
+    return headers.get("api_pass") or headers.get("token") or None
 
 
 class BlanklyHandler(BaseHandler):
@@ -50,18 +59,19 @@ class BlanklyHandler(BaseHandler):
     carriers = (_api_pass,)
 
     def _header(self, *names: str) -> str:
-        return next((value.strip() for name in names if (value := self.request.headers.get(name))), "")
+        headers = _headers(self.request)
+        return next((value for name in names if (value := headers.get(name))), "")
 
     @property
     def project(self) -> str:
         """The project that the headers name, "" for none; the secret is none, wherever it stands."""
-        named = self._header("projectid", "project_id", "project-id") or self._header("api_key", "api-key")
+        named = self._header("projectid", "project_id", "api_key")
         return "" if named == _api_pass(self.request) or named.startswith("wb_") else named
 
     @property
     def model(self) -> str:
         """The model that the request is about."""
-        given = self._header("modelid", "model_id", "model-id") or self.principal.model
+        given = self._header("modelid", "model_id") or self.principal.model
         if not given:
             raise Unauthenticated("Missing a required header: model_id", field="model_id",
                                   remedy="send the model's id as modelid or model_id")
@@ -78,12 +88,13 @@ class BlanklyHandler(BaseHandler):
 
     @property
     def at(self) -> Any:
-        return instant_of(self._header("time")) if self._header("time") else None
+        text = self._header("time")
+        return instant_of(text) if text else None
 
     @property
     def backtest(self) -> str:
         """The backtest that the headers say the request is about, "" for none."""
-        flag, id = self._header("backtesting"), self._header("backtestingid", "backtesting_id", "backtesting-id")
+        flag, id = self._header("backtesting"), self._header("backtestingid", "backtesting_id")
         if flag and switch_of(flag, "backtesting"):
             if not id:
                 raise Invalid("Missing a required header: backtestingid", field="backtestingid",
@@ -129,7 +140,7 @@ class Report(BlanklyHandler):
         backtest = backtest or self.backtest
         words: dict[str, Any] = {"model": model, "at": self.at, "run": run_id(model, backtest) if backtest else ""}
         if path.startswith("/v1/live/spot-"):
-            words["version"] = self._header("versionid", "version_id", "version-id")
+            words["version"] = self._header("versionid", "version_id")
         await self.services.activity.record(
             [ENTRIES[path](fields, words)], principal=principal, dialect=self.dialect, project=self.project,
             key=self.request.headers.get("Idempotency-Key"))
