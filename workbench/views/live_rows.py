@@ -107,7 +107,7 @@ class LiveRows(JSComponent):  # type: ignore[misc]
     def _whole(self) -> dict[str, Any]:
         return {"do": "reset", "rows": list(self._rows.values()), "more": self._more, "note": self._note}
 
-    async def _handle_msg(self, data: dict[str, Any]) -> None:
+    async def _handle_msg(self, data: dict[str, Any]) -> None:  # type: ignore[override]  # Panel awaits it
         name = str(data.get("ask", ""))
         if name == "ready":  # a browser begins to listen: what was said before went unheard
             self._send_msg(self._whole())

@@ -1,24 +1,27 @@
 """All models at a glance, and the page of one: state, heartbeat, profit, exposure, what went wrong last."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final
 
 import panel as pn
 
-from engine import times
+from engine.activity import Model
 from engine.errors import Invalid, WorkbenchError
 from engine.plots import live as pictures
 from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.views.base import PageView, markup
 from workbench.views.live_rows import LiveRows, Row
+from workbench.views.model_rows import millis, state_of
 
 EVERY: Final = 1.0
-"""Seconds between two looks for what changed. A look asks for the models heard since the last one, not for all."""
-WHOLE: Final = 15.0
-"""Seconds between two looks at everything: prices move without a word from any model."""
+"""Seconds between two looks for models that were heard since."""
+LATEST: Final = 200
+"""Models that such a look reads; when all of them changed, everything is read."""
+FIGURES: Final = 5.0
+"""Seconds between two questions for profit and exposure while models report; three times that when none does."""
 SHOWN: Final = 50
 MOST: Final = 20_000
 COLUMNS: Final = [
@@ -47,78 +50,90 @@ class AllModels:
             styles={"background": look.surface, "border": f"1px solid {look.border}", "border-radius": "10px",
                     "padding": "14px 16px", "min-width": "0"})
         self.view = pn.Column(self._busy, self._nothing, self._card, sizing_mode="stretch_width", margin=0)
-        self._seen: dict[str, Row] = {}
+        self._models: dict[str, Model] = {}
+        self._figures: dict[str, Mapping[str, Any]] = {}
+        self._shown: dict[str, Row] = {}
 
     async def load(self) -> None:
         """Everything."""
-        rows = [row_of(entry) for entry in await self._entries()]
-        changed = [row for row in rows if self._seen.get(row["id"]) != row]
-        gone = len(rows) < len(self._seen)
-        self._seen = {row["id"]: row for row in rows}
-        self._busy.visible, self._nothing.visible, self._card.visible = False, not rows, bool(rows)
-        if gone or len(changed) > 200:
-            self.table.reset(rows)
+        await self._read_all()
+        await self._read_figures()
+        self._show(self._models)
+
+    async def _read_all(self) -> None:
+        found: dict[str, Model] = {}
+        cursor: str | None = None
+        while len(found) < MOST:
+            page = await self._client.models(limit=1000, cursor=cursor)
+            found |= {model.id: model for model in page.items}
+            cursor = page.next
+            if cursor is None:
+                break
+        self._models = found
+
+    async def _read_figures(self) -> None:
+        """Profit and exposure. Models are shown without them while they cannot be told."""
+        try:
+            told = await self._client.overview()
+        except WorkbenchError as error:
+            self.table.note(f"no profit can be shown now: {error}")
+            return
+        self._figures = {str(entry["id"]): entry for entry in told["items"]}
+        self.table.note("")
+
+    def _show(self, ids: Iterable[str]) -> None:
+        """Tell the browser what changed of these models."""
+        rows = [row_of(self._models[id], self._figures.get(id, {})) for id in ids]
+        self._busy.visible, self._nothing.visible = False, not self._models
+        self._card.visible = bool(self._models)
+        gone = self._shown.keys() - self._models.keys()
+        changed = [row for row in rows if self._shown.get(row["id"]) != row]
+        self._shown = {id: row for id, row in self._shown.items() if id not in gone} | {row["id"]: row for row in rows}
+        if gone or len(changed) > LATEST:
+            self.table.reset(self._shown.values())
         elif changed:
             self.table.put(changed)
-
-    async def _entries(self) -> list[Mapping[str, Any]]:
-        entries: list[Mapping[str, Any]] = []
-        cursor: str | None = None
-        while True:
-            page = await self._client.overview(limit=1000, cursor=cursor)
-            entries += page["items"]
-            cursor = page.get("next")
-            if cursor is None or len(entries) >= MOST:
-                return entries
 
     async def follow(self) -> None:
         """Go on showing what changes. A server that is away is asked again until it is back."""
         loop = asyncio.get_running_loop()
-        whole = loop.time()
-        heard: Any = _latest(self._seen)
+        asked, stirred = loop.time(), False
         while True:
             await asyncio.sleep(EVERY)
             try:
-                page = await self._client.models(sort="heard_at", limit=1)
-                latest = page.items[0].heard_at if page.items else None
-                if (latest, page.total) != heard or loop.time() - whole > WHOLE:
-                    heard, whole = (latest, page.total), loop.time()
-                    await self.load()
-                self.table.note("")
+                changed = await self._look()
+                stirred = stirred or bool(changed)
+                if loop.time() - asked > (FIGURES if stirred else 3 * FIGURES):
+                    await self._read_figures()
+                    asked, stirred, changed = loop.time(), False, list(self._models)
+                self._show(changed)
             except WorkbenchError as error:
                 self.table.note(f"reconnecting … {error}")
 
+    async def _look(self) -> list[str]:
+        """The ids of the models that were heard, made or deleted since the last look."""
+        page = await self._client.models(sort="heard_at", limit=LATEST)
+        changed = [model.id for model in page.items if self._models.get(model.id) != model]
+        fresh = sum(id not in self._models for id in changed)
+        if len(changed) == LATEST or page.total != len(self._models) + fresh:
+            await self._read_all()
+            return list(self._models)
+        self._models |= {model.id: model for model in page.items}
+        return changed
 
-def _latest(seen: Mapping[str, Row]) -> tuple[Any, int]:
-    return (None, -1) if seen else (None, 0)
 
-
-def row_of(entry: Mapping[str, Any]) -> Row:
-    """A model of the overview as a row."""
-    from workbench.views.model_rows import SILENT
-
-    heard = entry.get("heard_at")
-    at = None if heard is None else times.parse(heard)
-    quiet = at is not None and (times.now() - at).total_seconds() > SILENT
-    running = entry.get("running")
-    if running is False:
-        state = ["stopped", "idle"]
-    elif at is None:
-        state = ["never heard", ""]
-    elif quiet:
-        state = ["silent", "bad" if running else ""]
-    else:
-        state = ["running" if running else "reporting", "good"]
-    id, name = str(entry["id"]), str(entry.get("name") or entry["id"])
-    symbols = ", ".join(list(entry.get("symbols") or ())[:4])
+def row_of(model: Model, figures: Mapping[str, Any]) -> Row:
+    """A model with its figures (of the overview) as a row."""
+    state = state_of(model)
+    symbols = ", ".join(model.symbols[:4])
     return {
-        "id": id, "name": name, "name_by": name.lower(), "href": f"/model?id={_quoted(id)}",
-        "under": " · ".join(part for part in (str(entry.get("project") or ""), symbols) if part),
-        "state": state, "state_by": state[0], "heard": None if at is None else times.micros(at) / 1000,
-        "equity": pictures.sparkline(entry.get("equity") or ()), "today": entry.get("today") or {},
-        "total": entry.get("total") or {}, "exposure": entry.get("exposure") or {}, "orders": entry.get("orders"),
-        "error": str(entry.get("last_error") or "")[:120],
-        "find": f"{name} {id} {symbols} {state[0]} {entry.get('project') or ''} {entry.get('last_error') or ''}"}
+        "id": model.id, "name": model.name, "name_by": model.name.lower(), "href": f"/model?id={_quoted(model.id)}",
+        "under": " · ".join(part for part in (model.project, symbols) if part), "state": list(state),
+        "state_by": state[0], "heard": millis(model.heard_at),
+        "equity": pictures.sparkline(figures.get("equity") or ()), "today": figures.get("today") or {},
+        "total": figures.get("total") or {}, "exposure": figures.get("exposure") or {}, "orders": model.orders,
+        "error": (model.last_error or "")[:120],
+        "find": f"{model.name} {model.id} {symbols} {state[0]} {model.project} {model.last_error or ''}"}
 
 
 def _quoted(id: str) -> str:
