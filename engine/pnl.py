@@ -1,0 +1,281 @@
+"""Profit of a bot from its orders: fills, positions at average cost, realised and unrealised profit, roundtrips.
+
+What of an order counts as executed, first line that fits:
+
+    `filled` is given                                                that amount of the asset (0: nothing)
+    status rejected, canceled, cancelled, expired, failed, …         nothing
+    status filled, done, closed, executed, complete, completed, …    the whole order
+    `executed_at` is given                                           the whole order
+    `canceled_at` is given                                           nothing
+    a market order (any other status or none)                        the whole order, at once
+    a limit or stop order (open, new, partially_filled, none, …)     nothing yet
+
+A fill happens at `executed_at`, else at `at`. Its price is the order's, else the looked-up one, else it is unpriced:
+kept apart and counted, in no position and no profit. `funds` buys or sells `funds / price`. A fee without a currency is
+in the quote currency; one in the asset changes the quantity and costs its worth at the fill's price; one in a third
+currency is summed apart. Realised profit is net of the fees of entries and exits as they are paid.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+
+from engine.activity import Order
+from engine.pnl_symbols import Pair
+
+__all__ = ["DONE", "NEVER", "Fill", "Ledger", "Position", "Roundtrip", "Unpriced", "curve", "executed", "fill_of"]
+
+DONE: Final = frozenset({"filled", "done", "closed", "executed", "complete", "completed", "settled", "fulfilled"})
+NEVER: Final = frozenset({"canceled", "cancelled", "rejected", "expired", "failed", "denied", "suspended", "error"})
+_DUST: Final = 1e-12
+"""A rest below this part of what was traded is rounding: the position is flat."""
+
+Key = tuple[str, str]
+"""Exchange and symbol, as the bot says them."""
+Price = Callable[[Order], float | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fill:
+    """`quantity` is the signed change of the position in units of the asset, `price` and `fee` are in `currency`.
+    `outside` is a fee in a third currency `outside_currency`."""
+
+    id: str
+    key: Key
+    at: datetime
+    quantity: float
+    price: float
+    fee: float = 0.0
+    currency: str
+    outside: float = 0.0
+    outside_currency: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unpriced:
+    """An executed order whose price nobody knows."""
+
+    id: str
+    key: Key
+    at: datetime
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Roundtrip:
+    """From flat to flat, or to the opposite side. `quantity` is all that was entered (positive), prices are means."""
+
+    key: Key
+    currency: str
+    direction: str
+    entry_at: datetime
+    exit_at: datetime
+    quantity: float
+    entry_price: float
+    exit_price: float
+    fees: float
+    pnl: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Position:
+    """What is held of a symbol: signed `quantity` at mean `cost` per unit. `realised` is net of `fees`."""
+
+    key: Key
+    currency: str
+    quantity: float = 0.0
+    cost: float = 0.0
+    realised: float = 0.0
+    fees: float = 0.0
+    last: float = 0.0
+    fills: int = 0
+    since: datetime | None = None
+    entered: float = 0.0
+    paid: float = 0.0
+    left: float = 0.0
+    got: float = 0.0
+    trip_fees: float = 0.0
+
+    def unrealised(self, mark: float | None = None) -> float:
+        """Profit of what is held at `mark`, else at the last fill's price."""
+        return self.quantity * ((self.last if mark is None else mark) - self.cost)
+
+    def book(self, fill: Fill) -> Roundtrip | None:
+        """Take a fill in; the roundtrip it ends, if it does."""
+        self.fills += 1
+        self.last = fill.price
+        if self.quantity == 0.0 or (self.quantity > 0) == (fill.quantity > 0):
+            self._enter(fill.at, fill.quantity, fill.price, fill.fee)
+            return None
+        closing = min(abs(fill.quantity), abs(self.quantity))
+        rest = abs(fill.quantity) - closing
+        if rest <= _DUST * abs(fill.quantity):
+            rest = 0.0
+        share = fill.fee if rest == 0.0 else fill.fee * (closing / abs(fill.quantity))
+        trip = self._leave(fill, closing, share)
+        if rest:
+            self._enter(fill.at, math.copysign(rest, fill.quantity), fill.price, fill.fee - share)
+        return trip
+
+    def _enter(self, at: datetime, quantity: float, price: float, fee: float) -> None:
+        if self.quantity == 0.0:
+            self.since, self.entered, self.paid, self.left, self.got, self.trip_fees = at, 0.0, 0.0, 0.0, 0.0, 0.0
+            self.cost = price
+        else:
+            self.cost += (price - self.cost) * (quantity / (self.quantity + quantity))
+        self.quantity += quantity
+        self.entered += abs(quantity)
+        self.paid += abs(quantity) * price
+        self._pay(fee)
+
+    def _leave(self, fill: Fill, closing: float, fee: float) -> Roundtrip | None:
+        side = math.copysign(1.0, self.quantity)
+        self.realised += side * closing * (fill.price - self.cost)
+        self._pay(fee)
+        self.left += closing
+        self.got += closing * fill.price
+        before = abs(self.quantity)
+        self.quantity -= side * closing
+        if abs(self.quantity) > _DUST * before:
+            return None
+        self.quantity = 0.0
+        assert self.since is not None
+        return Roundtrip(
+            key=self.key, currency=self.currency, direction="long" if side > 0 else "short", entry_at=self.since,
+            exit_at=fill.at, quantity=self.entered, entry_price=self.paid / self.entered,
+            exit_price=self.got / self.left, fees=self.trip_fees, pnl=side * (self.got - self.paid) - self.trip_fees)
+
+    def _pay(self, fee: float) -> None:
+        self.fees += fee
+        self.realised -= fee
+        self.trip_fees += fee
+
+
+@dataclass(kw_only=True, slots=True)
+class Ledger:
+    """Profit so far. `add` takes one more order in O(1); when it answers False, compute anew with `Ledger.of`, which
+    gives bit for bit the same as adding the orders one by one in the order of their fills."""
+
+    positions: dict[Key, Position] = field(default_factory=dict)
+    fills: list[Fill] = field(default_factory=list)
+    roundtrips: list[Roundtrip] = field(default_factory=list)
+    unpriced: dict[str, Unpriced] = field(default_factory=dict)
+    outside: dict[str, float] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    last: tuple[datetime, str] | None = None
+
+    @classmethod
+    def of(cls, orders: Iterable[Order], pair: Callable[[Order], Pair], price: Price) -> "Ledger":
+        """The ledger of all orders (each id once), in whatever order they are given."""
+        ledger = cls()
+        for order in sorted(orders, key=_place):
+            ledger.add(order, pair, price)
+        return ledger
+
+    def add(self, order: Order, pair: Callable[[Order], Pair], price: Price) -> bool:
+        """Take an order in. False, and nothing done, if it is older than one taken or changes one that counts."""
+        if order.id in self.known:
+            return False
+        if not executed(order):
+            return True
+        place = _place(order)
+        if self.last is not None and place <= self.last:
+            return False
+        found = fill_of(order, pair(order), order.price if _good(order.price) else price(order))
+        self.known.add(order.id)
+        self.last = place
+        if isinstance(found, Unpriced):
+            self.unpriced[found.id] = found
+            return True
+        self.fills.append(found)
+        position = self.positions.get(found.key)
+        if position is None:
+            position = self.positions[found.key] = Position(key=found.key, currency=found.currency)
+        trip = position.book(found)
+        if trip is not None:
+            self.roundtrips.append(trip)
+        if found.outside:
+            self.outside[found.outside_currency] = self.outside.get(found.outside_currency, 0.0) + found.outside
+        return True
+
+    def realised(self) -> dict[str, float]:
+        """Realised profit by quote currency."""
+        found: dict[str, float] = {}
+        for each in self.positions.values():
+            found[each.currency] = found.get(each.currency, 0.0) + each.realised
+        return found
+
+    def unrealised(self, marks: Mapping[Key, float] | None = None) -> dict[str, float]:
+        """Unrealised profit by quote currency at `marks`; without a mark, at the last fill's price."""
+        found: dict[str, float] = {}
+        for key, each in self.positions.items():
+            found[each.currency] = found.get(each.currency, 0.0) + each.unrealised((marks or {}).get(key))
+        return found
+
+
+def executed(order: Order) -> bool:
+    """Whether anything of the order counts as executed: the table above."""
+    status = (order.status or "").strip().lower().replace("-", "_").replace(" ", "_")
+    if order.filled is not None:
+        return order.filled > 0
+    if status in NEVER:
+        return False
+    if status in DONE or order.executed_at is not None:
+        return True
+    return order.canceled_at is None and order.kind == "market"
+
+
+def fill_of(order: Order, pair: Pair, price: float | None) -> Fill | Unpriced:
+    """The fill of an executed order at a price (quote currency for a unit), unpriced without one."""
+    key, at = (order.exchange, order.symbol), _place(order)[0]
+    amount = order.size if order.filled is None else order.filled
+    if not _good(price) or (amount is None and order.funds is None):
+        return Unpriced(id=order.id, key=key, at=at, currency=pair.currency)
+    assert price is not None
+    if amount is None:
+        assert order.funds is not None
+        amount = order.funds / price
+    quantity = amount if order.side == "buy" else -amount
+    fee, paid_in = order.fee or 0.0, order.fee_currency.upper()
+    if paid_in in ("", pair.currency.upper()):
+        return Fill(id=order.id, key=key, at=at, quantity=quantity, price=price, fee=fee, currency=pair.currency)
+    if paid_in == pair.asset.upper():
+        return Fill(id=order.id, key=key, at=at, quantity=quantity - fee, price=price, fee=fee * price,
+                    currency=pair.currency)
+    return Fill(id=order.id, key=key, at=at, quantity=quantity, price=price, currency=pair.currency,
+                outside=fee, outside_currency=paid_in)
+
+
+def curve(fills: Iterable[Fill], time: np.ndarray, marks: Mapping[Key, np.ndarray]) -> dict[str, np.ndarray]:
+    """Profit by quote currency along `time` (int64 microseconds, ascending): cash plus what is held at `marks` (float64
+    along `time`); where a mark is NaN or missing, at the last fill's price."""
+    by_key: dict[Key, list[Fill]] = {}
+    for fill in fills:
+        by_key.setdefault(fill.key, []).append(fill)
+    found: dict[str, np.ndarray] = {}
+    for key, mine in by_key.items():
+        at = np.array([round(fill.at.timestamp() * 1_000_000) for fill in mine], np.int64)
+        change = np.array([fill.quantity for fill in mine])
+        price = np.array([fill.price for fill in mine])
+        fee = np.array([fill.fee for fill in mine])
+        index = np.searchsorted(at, time, side="right")
+        cash = np.concatenate(([0.0], np.cumsum(-change * price - fee)))[index]
+        held = np.concatenate(([0.0], np.cumsum(change)))[index]
+        last = np.concatenate(([0.0], price))[index]
+        mark = marks.get(key)
+        at_mark = last if mark is None else np.where(np.isnan(mark), last, mark)
+        currency = mine[0].currency
+        found[currency] = found.get(currency, np.zeros(len(time))) + cash + held * at_mark
+    return found
+
+
+def _place(order: Order) -> tuple[datetime, str]:
+    return order.executed_at or order.at, order.id
+
+
+def _good(price: float | None) -> bool:
+    return price is not None and math.isfinite(price) and price > 0
