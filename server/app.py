@@ -27,6 +27,7 @@ from server.dialects import (
     native,
     native_alerts,
     native_deliveries,
+    native_deployments,
     native_detectors,
     native_events,
     native_imports,
@@ -55,8 +56,8 @@ __all__ = ["DIALECTS", "Server", "run", "serve"]
 
 DIALECTS: Final[tuple[Any, ...]] = (
     pages, native, blankly_events, native_events, native_imports, native_instances, native_markets, native_models,
-    native_projects, native_runs, native_sweeps, native_alerts, native_deliveries, native_detectors,
-    native_rules, native_subscribers, tradingpartners,
+    native_projects, native_runs, native_sweeps, native_alerts, native_deliveries, native_deployments,
+    native_detectors, native_rules, native_subscribers, tradingpartners,
     gekko_imports, gekko_live, gekko_live_page, gekko, glowback,  # whose catch-alls come last
 )
 """Every module that serves something; each has `routes(services) -> list[Route]`."""
