@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -17,7 +16,6 @@ from tornado.web import Application
 
 from engine import times
 from engine.candle_files import arrow_stream, csv_text
-from engine.candle_store import CandleStore
 from engine.candles import Candles
 from engine.model import Market
 from server.auth import Authenticator, Origins, Sessions
@@ -28,10 +26,6 @@ from server.dialects.routes import group, pattern
 from server.limits import RateLimiter
 from server.metrics import Metrics
 from server.services import Services
-from server.services.markets import Markets
-from server.services.users import Users
-from server.store.database import Database
-from server.store.events import EventLog
 
 pytestmark = pytest.mark.anyio
 API = "/workbench/api/markets"
@@ -50,16 +44,11 @@ def bars(n: int, *, resolution: int = 60, start: int = JANUARY, market: Market |
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
-    """The real services that market data needs; no pool, whose processes take seconds to start."""
+    """The real services without the pool, whose processes take seconds to start."""
     config = Config.load(argv=[], env={}, data_dir=tmp_path, token=TOKEN, max_upload=4 * 2**20)
-    async with Database(config.database) as db:
-        users, events, store = Users(db), EventLog(db), CandleStore(tmp_path / "candles")
-        await users.ensure_admin(tmp_path, TOKEN)
-        markets = Markets(store=store, db=db, events=events)
-        nothing: Any = None
-        yield Services(config=config, db=db, events=events, store=store, users=users, markets=markets, pool=nothing,
-                       runs=nothing, optimizations=nothing, admin_token=TOKEN)
-        await markets.close()
+    made = await Services.open(config, compute=False)
+    yield made
+    await made.close()
 
 
 @pytest.fixture
