@@ -49,6 +49,7 @@ async def main(folder: str, listeners: int, alerts: int) -> None:
     await asyncio.sleep(1.0)
     kib = (resident() - before) / listeners
     asked: list[float] = []
+    worked = time.process_time()
     for number in range(alerts):
         asked.append(time.monotonic())
         alert = await services.alerts.create(instrument="STOCKS", ticker=f"T{number}", start=10.0, target=12.0,
@@ -57,9 +58,10 @@ async def main(folder: str, listeners: int, alerts: int) -> None:
         asked.append(time.monotonic())
         await services.alerts.move(alert.id, "aborted")
         await asyncio.sleep(1.5)
+    worked = (time.process_time() - worked) * 1e3 / (alerts * 2)
     told: dict[str, Any] = json.loads(await client.stdout.readline())
     await client.wait()
-    found: dict[str, Any] = {"kib": round(kib, 2), "tokens": told["tokens"]}
+    found: dict[str, Any] = {"kib": round(kib, 2), "tokens": told["tokens"], "cpu": round(worked, 1)}
     for place, name in enumerate(("working", "closed")):
         late = sorted((at - asked[event]) * 1e3 for event in range(place, alerts * 2, 2) for at in told["at"][event])
         assert len(late) == listeners * alerts, f"{len(late)} blocks arrived"

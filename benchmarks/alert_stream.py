@@ -23,6 +23,7 @@ def run() -> list[Row]:
             row(f"closed: asked to received by {LISTENERS:,}, p50", found["closed"][0], "ms"),
             row(f"closed: asked to received by {LISTENERS:,}, p99", found["closed"][1], "ms", below=200),
             row("memory of the server a connection", found["kib"], "KiB", below=20, digits=1),
+            row(f"processor time of the server for one event to {LISTENERS:,}", found["cpu"], "ms"),
             row(f"blocks with a token of their own, of {LISTENERS * ALERTS:,}", found["tokens"], "",
                 at_least=LISTENERS * ALERTS, digits=0)]
 
