@@ -47,7 +47,7 @@ class Connect(PageView):
             markup('<h2>1. A model and its key</h2><p class="muted">A model is one bot. Its key lets it report, and '
                    "nothing else.</p>"),
             self._project, self._project_name, self._which, self._name, self._make, self._secret, **wide, styles=card)
-        listen = pn.Column(markup("<h2>3. Listen</h2>"), self._heard, **wide, styles=card)
+        listen = pn.Column(markup("<h2>What is heard</h2>"), self._heard, **wide, styles=card)
         right = pn.Column(
             markup('<h2>2. Report</h2><p class="muted">Copy one of these; each sends a first order and a line of log.'
                    "</p>"), self._language, self._commands, **wide, styles={**card, "flex": "2 1 480px"})

@@ -7,9 +7,11 @@ import panel as pn
 
 from engine import times
 from engine.activity import Model
+from engine.errors import WorkbenchError
 from engine.model import Event
 from engine.plots.style import Style
 from workbench.client import AsyncClient
+from workbench.views.base import explained
 from workbench.views.live_rows import LiveRows
 from workbench.views.model_output import Results
 from workbench.views.model_rows import EVENTS, brief, event_row
@@ -48,8 +50,10 @@ class Details:
         await self._reported()
 
     async def _reported(self) -> None:
-        told = await self._client.model_metrics(self._id)
-        self._figures.object = reported(told)
+        try:
+            self._figures.object = reported(await self._client.model_metrics(self._id))
+        except WorkbenchError as error:  # the rest of the tab is worth seeing
+            self._figures.object = f'<div class="error" role="alert">{explained(error)}</div>'
 
     async def _asked(self, name: str, data: dict[str, Any]) -> None:
         if name == "more" and self._before is not None:

@@ -38,14 +38,16 @@ NOTHING: Final = ('<section class="card empty"><h2>No models yet</h2><p>A bot in
 class AllModels:
     """The table of models. `view` is its layout; `load` once, then `follow` until cancelled."""
 
-    def __init__(self, client: AsyncClient, look: Style, *, shown: int = SHOWN) -> None:
+    def __init__(self, client: AsyncClient, look: Style, *, shown: int = SHOWN, titled: bool = False
+                 ) -> None:
         self._client = client
         self.table = LiveRows(look, columns=COLUMNS, caption="Models", placeholder="No models yet.", page=shown,
                               most=MOST, sortable=True, searchable="Search models")
         self._nothing = markup(NOTHING, visible=False)
         self._busy = markup('<p class="muted" role="status">Loading …</p>')
+        head = '<div class="head"><h2>Models</h2><a href="/models">All models</a></div>'
         self._card = pn.Column(
-            markup('<div class="head"><h2>Models</h2><a href="/connect">Connect your bot</a></div>'), self.table,
+            *([markup(head)] if titled else []), self.table,
             sizing_mode="stretch_width", margin=0, visible=False,
             styles={"background": look.surface, "border": f"1px solid {look.border}", "border-radius": "10px",
                     "padding": "14px 16px", "min-width": "0"})

@@ -39,7 +39,7 @@ class Overview(PageView):
         self._runs = markup('<section class="card" aria-busy="true"><h2>Latest runs</h2>'
                             '<p class="muted">Loading …</p></section>')
         self._side = markup("")
-        self._models = AllModels(self.client, self.look, shown=12)
+        self._models = AllModels(self.client, self.look, shown=12, titled=True)
         self._curves: dict[str, list[float]] = {}
         self._changed = asyncio.Event()
         self._ready = False
