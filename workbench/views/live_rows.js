@@ -307,5 +307,5 @@ export function render({ model, el }) {
   scroll.append(...parts);
   el.append(...(tools.children.length > 1 || model.searchable ? [tools] : []), scroll);
   frame(0);
-  model.send_msg({ ask: "ready" });
+  setTimeout(() => model.send_msg({ ask: "ready" }), 0);  // once the view stands
 }
