@@ -16,7 +16,7 @@ from tests.harness import ServerProcess
 
 TITLE = "Live instances"
 REMARK = ("Fifty paper traders (MACD on 5-minute candles), each on a market and a feed of its own, replayed; what the "
-          "server's process takes of one core, everything it saves (with fsync) included. Life has one candle a minute.")
+          "server's process takes of one core, all that it saves (with fsync) included. Life has one candle a minute.")
 INSTANCES = 50
 SECONDS = 20
 SPEEDS = (1, 20, 60)

@@ -144,7 +144,7 @@ class Ledger:
             error = str(event.data.get("error") or "failed")
             return [Lifecycle(model=id, at=at, message=error[:1000]),
                     LogLine(model=id, at=at, line=error[:10_000], type="error")]
-        payload = event.data.get("payload")
+        payload: Any = event.data.get("payload")
         if event.type == "tradeCompleted":
             return [self._order(id, payload, market, symbol)]
         if event.type in ("advice", "roundtrip", "tradeErrored", "tradeCancelled", "tradeAborted"):

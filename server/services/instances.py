@@ -9,11 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import timedelta
 from typing import Any, Final
-
-from sqlalchemy import Connection, delete, insert, select, update
 
 from engine import times
 from engine.candle_store import CandleStore
@@ -24,23 +20,18 @@ from server.services.histories import Histories
 from server.services.instance_feeds import MINUTE, REPLAY, ExchangeFeed, Feed, ReplayFeed, replay_of
 from server.services.instance_ledger import Ledger
 from server.services.instance_plans import Plan, new_id, plan_of
-from server.services.instance_rows import LISTED, Instance, Told, changed, instance_of, row_of, stream_of
+from server.services.instance_records import DELETED, RETRY, InstanceRecords
+from server.services.instance_rows import Instance, Told
 from server.services.instance_runner import Runner
 from server.services.instance_trading import TradeRunner, Trading
 from server.services.instance_watch import Kept, MarketWatch
 from server.services.markets import Markets
 from server.store.database import Database
-from server.store.encoding import encode
 from server.store.events import EventLog
-from server.store.tables.instances import instances
 
 __all__ = ["DELETED", "Instances"]
 
-DELETED: Final = "instances"
-"""The stream that tells of deleted instances."""
-
 MOST_LIVE: Final = 1000
-RETRY: Final = 1.0
 LONGEST_PAST: Final = 366 * 86400  # seconds that an exchange is asked to go back
 
 log = logging.getLogger("workbench.instances")
@@ -55,8 +46,7 @@ class Instances:
 
     def __init__(self, *, db: Database, events: EventLog, markets: Markets, store: CandleStore,
                  exchanges: Any = None, keys: Any = None, activity: Any = None, live_trading: bool = False) -> None:
-        self._db = db
-        self._events = events
+        self._records = InstanceRecords(db, events)
         self._markets = markets
         self._histories = Histories(store)
         self._exchanges = exchanges
@@ -77,12 +67,10 @@ class Instances:
 
     async def start(self) -> None:
         """Take up what a former life left; returns before the instances are at work again."""
-        rows = await self._db.read(lambda connection: connection.execute(
-            select(instances).order_by(instances.c.started_at, instances.c.id)).all())
         if self.ledger is not None:
             await self.ledger.start()
-        for row in rows:
-            instance = self._all[row.id] = instance_of(row)
+        for instance in await self._records.all():
+            self._all[instance.id] = instance
             if instance.live:
                 self._join(instance)
 
@@ -153,14 +141,7 @@ class Instances:
                               remedy="import the candles and run a backtest")
             instance.position = min(instance.position, plan.since - MINUTE)
 
-        def work(connection: Connection) -> None:
-            event = self._events.append(connection, stream_of(instance.id), "created", {
-                "id": instance.id, "kind": instance.kind, "market": instance.market.key, "config": instance.config,
-                "owner": principal.name, "started_at": times.iso(at)}, at=at)
-            instance.noted = event.id - 1
-            connection.execute(insert(instances), row_of(instance))
-
-        await self._db.write(work)
+        await self._records.create(instance)
         self._all[instance.id] = instance
         self._join(instance, plan)
         return instance
@@ -192,12 +173,7 @@ class Instances:
         if instance.live:
             raise Conflict("the instance is live", remedy="stop it first")
 
-        def work(connection: Connection) -> None:
-            connection.execute(delete(instances).where(instances.c.id == id))
-            self._events.delete(connection, stream_of(id))
-            self._events.append(connection, DELETED, "deleted", {"id": id})
-
-        await self._db.write(work)
+        await self._records.remove(id)
         self._all.pop(id, None)
 
     # -- at work
@@ -294,43 +270,10 @@ class Instances:
 
     async def _keep(self, kept: Kept) -> None:
         """Save what instances said, and where they are now. Returns when it is saved, however long that takes."""
-        now = times.now()
-        saved = []
-        for runner, said in kept:
-            instance = runner.instance
-            at = now if instance.updated_at is None else max(now, instance.updated_at + timedelta(microseconds=1))
-            after = replace(instance, initial=dict(instance.initial), latest=dict(instance.latest), lists={},
-                            updated_at=at, position=runner.position, memory=runner.memory())
-            after.hear(said, at)
-            items: list[tuple[str, Any]] = [(kind, encode({"payload": payload})) for kind, payload in said]
-            saved.append((instance.id, changed(after), items, at))
-
-        def work(connection: Connection) -> None:
-            for id, values, items, at in saved:
-                new = instances.c.updated_at.is_(None) | (instances.c.updated_at < values["updated_at"])
-                done = connection.execute(update(instances).where(instances.c.id == id, new).values(**values))
-                if done.rowcount:  # else it was saved, although the connection was lost before we were told
-                    self._events.append_many(connection, stream_of(id), items, at=at)
-
-        await self._patiently(work)
-        for (runner, said), (_, _, _, at) in zip(kept, saved, strict=True):
-            instance = runner.instance
-            instance.hear(said, at)
-            instance.updated_at, instance.position, instance.memory = at, runner.position, runner.memory()
+        await self._records.keep(kept)
+        for runner, _ in kept:
             if (trader := self._traders.get(runner.instance.id)) is not None:
                 trader.wake()
-
-    async def _patiently(self, work: Callable[[Connection], None]) -> None:
-        pause = RETRY
-        while True:
-            try:
-                await self._db.write(work)
-                return
-            except Unavailable as error:
-                log.warning("what instances said cannot be saved, trying again", extra={"facts": {
-                    "because": error.message}})
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 30.0)
 
     async def _fail(self, runner: Runner, error: Exception) -> None:
         """End an instance with an error. Called by its watch, or when it could not join one."""
@@ -359,22 +302,13 @@ class Instances:
         self._let_go(place)
 
     async def _archive(self, instance: Instance, state: str, error: str | None) -> None:
-        at = times.now()
         if not instance.live or instance.id in self._archiving:
             raise _over(instance)
         self._archiving.add(instance.id)
-        values = changed(replace(instance, state=state, error=error, ended_at=at))
-
-        def work(connection: Connection) -> None:
-            connection.execute(update(instances).where(instances.c.id == instance.id).values(**values))
-            self._events.append_many(connection, stream_of(instance.id), [
-                (state, {"error": error} if error is not None else {}), ("archived", {})], at=at)
-
         try:
-            await self._patiently(work)
+            await self._records.archive(instance, state, error)
         finally:
             self._archiving.discard(instance.id)
-        instance.state, instance.error, instance.ended_at = state, error, at
         self._runners.pop(instance.id, None)
         self._places.pop(instance.id, None)
         if (trader := self._traders.pop(instance.id, None)) is not None:
@@ -403,12 +337,7 @@ class Instances:
         async with self._reading:
             if instance.complete:
                 return
-            lists: dict[str, list[Any]] = {}
-            after = 0
-            while page := await self._events.page(stream_of(instance.id), after, types=LISTED):
-                for event in page:
-                    lists.setdefault(event.type, []).append(event.data["payload"])
-                after = page[-1].seq
+            lists: Any = await self._records.lists(instance.id)
             instance.lists, instance.complete = lists, True
 
     def _about(self, id: str) -> tuple[str, Market, str] | None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import Conflict, Invalid, NotFound, Unavailable
 from engine.gekko_backtest import simulate
-from server.services import instance_watch, instances
+from server.services import instance_records, instance_watch, instances
 from server.services.instance_feeds import ReplayFeed, minutes_of
 from server.services.instance_ledger import DONE
 from server.services.instance_runner import settings_of
@@ -223,7 +223,7 @@ async def test_a_market_that_is_not_there_fails_its_instances(db: Database, tmp_
 
 async def test_a_database_that_is_away_is_waited_for(db: Database, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instances, "RETRY", 0.01)
+    monkeypatch.setattr(instance_records, "RETRY", 0.01)
     async with stage(db, tmp_path) as made:
         made.store.write(MARKET)
         config = {**sized("DEBUG_toggle-advice-60-10", 3), "watch": {**replay()["watch"], "speed": 30_000}}
