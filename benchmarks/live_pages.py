@@ -40,8 +40,8 @@ WATCH = """() => {
 }"""
 
 
-def order(number: int) -> dict[str, Any]:
-    return {"kind": "order", "id": f"order-{number}", "symbol": "BTC-USD", "side": "buy" if number % 2 else "sell",
+def order(round_: str, number: int) -> dict[str, Any]:
+    return {"kind": "order", "id": f"{round_}-{number}", "symbol": "BTC-USD", "side": "buy" if number % 2 else "sell",
             "size": 0.1, "price": 30_000 + number, "annotation": f"reason {number}"}
 
 
@@ -51,14 +51,14 @@ def measure(server: ServerProcess, pages: list[Page], count: int) -> tuple[list[
     answered: list[float] = []
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as http:
         for number in range(-5, count):  # the first ones warm up
-            given = order(number)
+            given = order(f"{len(pages)} pages", number)
             began = time.time()
             http.post(f"/workbench/api/events?model={MODEL}", json=given).raise_for_status()
             if number >= 0:
                 asked[given["id"]] = began * 1000
                 answered.append((time.time() - began) * 1000)
             time.sleep(0.35)
-    last = f"order-{count - 1}"
+    last = given["id"]
     for page in pages:
         page.wait_for_function("(id) => id in window.seen", arg=last, timeout=30_000)
     shown = [page.evaluate("window.seen") for page in pages]
@@ -72,7 +72,7 @@ def run() -> list[Row]:
             data_dir=Path(folder)) as server:
         wait_until(lambda: httpx.get(f"{server.url}/models").status_code == 302, 60)
         httpx.post(f"{server.url}/workbench/api/events?model={MODEL}", headers=server.headers,
-                   json=[order(-number) for number in range(10, 60)]).raise_for_status()
+                   json=[order("before", number) for number in range(50)]).raise_for_status()
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context(viewport={"width": 1200, "height": 800})
         pages: list[Page] = []
