@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from engine.alert_walk import Happening, Slot
     from engine.candle_store import CandleStore
 
-__all__ = ["check", "figures", "run", "statistics"]
+__all__ = ["check", "figures", "run", "statistics", "wilson"]
 
 RISK: Final = 0.01
 _SIGMAS: Final = NormalDist().inv_cdf(0.975)
@@ -216,7 +216,7 @@ def figures(table: Columns) -> dict[str, Any]:
     to_start = (table["started_at"] - table["detected_at"])[began] / times.SECOND
     to_end = (table["ended_at"] - table["detected_at"])[closed | aborted] / times.SECOND
     in_market = (table["ended_at"] - table["started_at"])[closed] / times.SECOND
-    low, high = _wilson(len(wins), n)
+    low, high = wilson(len(wins), n)
     lost = float(-losses.sum())
     ends, counts = np.unique(np.array([str(each) for each in table["end"][closed | aborted]], str), return_counts=True)
     return {
@@ -246,8 +246,8 @@ def _median(values: np.ndarray) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def _wilson(hits: int, n: int) -> tuple[float | None, float | None]:
-    """Wilson's score interval of a proportion, 95 %."""
+def wilson(hits: int, n: int) -> tuple[float | None, float | None]:
+    """Wilson's score interval (1927) of a proportion, 95 %; (None, None) of nothing."""
     if not n:
         return None, None
     z = _SIGMAS

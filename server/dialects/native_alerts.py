@@ -102,10 +102,12 @@ class AlertsHandler(BaseHandler):
     async def get(self) -> None:
         check_reader(self.principal)
         query = self.query
+        last = await self.services.credits.position()  # read first: who follows after it misses nothing of the page
         page = await self.services.alerts.page(filters_of(query), sort=query["sort"],
                                                descending=query["order"] == "desc", limit=query["limit"],
                                                offset=query["offset"])
-        await self.send_json({"items": [alert.as_json() for alert in page.items], "total": page.total})
+        await self.send_json({"items": [alert.as_json() for alert in page.items], "total": page.total,
+                              "last": last})
 
     async def post(self) -> None:
         wanted = await self.read_model(NewAlert)
@@ -207,7 +209,8 @@ def routes(services: Services) -> list[Route]:
             Query(name="offset", kind="integer", low=0, high=10**9, default=0))
     return [
         Route(methods="GET", path=BASE, handler=AlertsHandler, auth="", tag="alerts", name="list_alerts",
-              summary="Alerts, newest first", query=filters + page, answers={200: many}),
+              summary="Alerts, newest first", query=filters + page, answers={200: many},
+              description="`last`: the number of the last step that the page shows; follow the stream after it."),
         Route(methods="POST", path=BASE, handler=AlertsHandler, auth="alerts", tag="alerts", name="post_alert",
               summary="Post a bot's own alert", request=NewAlert, answers={201: one}, errors=(409, 422),
               description="With the header Idempotency-Key the same alert is made once."),
