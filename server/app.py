@@ -49,6 +49,7 @@ from server.front import Front
 from server.limits import RateLimiter
 from server.metrics import Metrics
 from server.services import Services
+from server.services.model_environment import ModelEnvironment
 from server.store.database import Subscriber
 from server.store.events import Span
 
@@ -125,9 +126,20 @@ class Server:
             self._http = Front(self.context, NotFoundHandler, **self.http_options())
             if listen:
                 self._listen()
+            if compute:
+                await self._start_models()
         except BaseException:
             await self.services.close()
             raise
+
+    async def _start_models(self) -> None:
+        """Take up the models that should run: they are told where the server is."""
+        services = self.services
+        environment = ModelEnvironment(users=services.users, activity=services.activity,
+                                       url=self.local_url if self.port else "")
+        await environment.start()
+        services.deployments.lives.environment = environment.given
+        await services.deployments.start()
 
     def _make_context(self) -> Context:
         config, services = self.config, self.services

@@ -6,11 +6,15 @@ what changes something and comes with one must also come from an allowed origin.
 names of loopback, or a foreign page could reach it by pointing its own name there (DNS rebinding).
 """
 
+import hashlib
+import hmac
 import ipaddress
 import math
+import re
 import secrets
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final, Literal
@@ -31,6 +35,10 @@ Carrier = Callable[[HTTPServerRequest], str | None]
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 EVERYBODY: Final = Principal(name="everybody", scopes=frozenset({"admin"}))
+PASSED_ON: Final = frozenset({"read", "ingest", "backtest", "deploy"})
+"""What a pass may do at most: not make tokens."""
+
+_PASS: Final = re.compile(r"pass_([0-9a-f]{1,64})_([0-9]{1,12})_([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,22 @@ class Sessions:
         value = decode_signed_value(self._key, self.cookie, jar[self.cookie].value, max_age_days=self.days)
         return value.decode("utf-8", "replace") if value else None
 
+    def pass_for(self, token_id: str, seconds: int) -> str:
+        """A text that stands for a token for so long, and for what `PASSED_ON` names; nothing is stored of it."""
+        until = math.ceil(time.time()) + seconds
+        return f"pass_{token_id}_{until}_{self._signature(token_id, until)}"
+
+    def passed(self, text: str) -> str | None:
+        """The token that a pass stands for; "" for one that is over or false, None for what is no pass."""
+        found = _PASS.fullmatch(text)
+        if not found:
+            return None
+        good = hmac.compare_digest(found[3], self._signature(found[1], int(found[2])))
+        return found[1] if good and int(found[2]) > time.time() else ""
+
+    def _signature(self, token_id: str, until: int) -> str:
+        return hmac.new(self._key.encode(), f"pass {token_id} {until}".encode(), hashlib.sha256).hexdigest()
+
     def header(self, token_id: str, *, secure: bool) -> str:
         """The `Set-Cookie` value that begins a session; an empty id ends it."""
         age = math.ceil(self.days * 86400) if token_id else 0
@@ -99,7 +123,7 @@ class Authenticator:
         for carrier in (bearer, api_key, *carriers):
             text = carrier(request)
             if text:
-                principal = await self.users.principal(text)
+                principal = await self._known(text)
                 if principal is None:
                     raise Unauthenticated("this token is not valid", remedy="use a token that was neither revoked nor "
                                           "has expired")
@@ -109,6 +133,16 @@ class Authenticator:
         if principal is None:
             raise Unauthenticated("a token is needed", remedy="send the header Authorization: Bearer TOKEN, or log in")
         return Admission(principal, "session")
+
+    async def _known(self, text: str) -> Principal | None:
+        """Whom a token or a pass stands for. A pass ends with its token."""
+        token_id = self.sessions.passed(text)
+        if token_id is None:
+            return await self.users.principal(text)
+        principal = await self.users.principal_of(token_id) if token_id else None
+        if principal is None:
+            return None
+        return replace(principal, scopes=PASSED_ON if principal.may("admin") else principal.scopes & PASSED_ON)
 
     async def log_in(self, text: str) -> Principal | None:
         """Whom a typed token stands for."""

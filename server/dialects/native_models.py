@@ -90,7 +90,7 @@ class OneModel(_OfModel):
 
     async def delete(self, id: str) -> None:
         await self.seen(id)
-        await self.services.activity.delete_model(id)
+        await self.services.deployments.remove(id)
         self.set_status(204)
         self.finish()
 

@@ -212,6 +212,21 @@ class Activity:
     async def project(self, id: str) -> Project:
         return await self._db.read(lambda connection: project_of(_fetch_project(connection, id)))
 
+    async def delete_project(self, id: str) -> None:
+        """Delete an empty project and revoke its keys. Raises `Conflict` while it has models."""
+        def work(connection: Connection) -> list[str]:
+            _fetch_project(connection, id)
+            if connection.execute(select(models.c.id).where(models.c.project_id == id)).first():
+                raise Conflict("this project has models", field="project", remedy="delete its models first")
+            mine = (tokens.c.project_id == id, tokens.c.revoked_at.is_(None))
+            ids = list(connection.execute(select(tokens.c.id).where(*mine)).scalars())
+            connection.execute(update(tokens).where(*mine).values(revoked_at=times.micros(times.now())))
+            connection.execute(delete(projects).where(projects.c.id == id))
+            return ids
+
+        for token_id in await self._db.write(work):
+            self._users.forget(token_id)
+
     # -- models
 
     async def create_model(self, project: str, name: str, *, description: str = "", kind: str = "strategy",

@@ -7,6 +7,7 @@ the times of their schedule. What should run when the server starts is started. 
 """
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Mapping
@@ -16,14 +17,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
 
-from engine import times
+from engine import model_runner, times
 from engine.deployment import Deployment, Version
 from engine.errors import Invalid, NotFound, WorkbenchError
 from engine.model import Principal, Run
 from engine.sandbox import plan_of
 from server.services.activity import Activity
 from server.services.activity_backtests import DetachedBacktests
-from server.services.model_lives import DIALECT, Life, Lives
+from server.services.model_lives import DIALECT, Life, Lives, Runner
 from server.services.run_rows import COLUMNS, run_of
 from server.services.run_states import change_state, stream_of
 from server.services.versions import Versions
@@ -48,12 +49,14 @@ class Deployments:
     """Runs uploaded models. Raises the engine's errors; `NotFound` for an unknown id throughout."""
 
     def __init__(self, *, db: Database, events: EventLog, activity: Activity, detached: DetachedBacktests,
-                 versions: Versions, data_dir: Path, at_once: int = 2) -> None:
+                 versions: Versions, data_dir: Path, runner: Runner = model_runner.run, at_once: int = 2) -> None:
         self._db = db
         self._events = events
+        self._activity = activity
         self._detached = detached
         self.versions = versions
-        self.lives = Lives(db=db, events=events, activity=activity, versions=versions, data_dir=data_dir)
+        self.lives = Lives(db=db, events=events, activity=activity, versions=versions, data_dir=data_dir,
+                           runner=runner)
         self._of_model: dict[str, Life] = {}  # live ones
         self._tasks: set[asyncio.Task[None]] = set()
         self._backtests = asyncio.Semaphore(at_once)
@@ -171,6 +174,26 @@ class Deployments:
         self._spawn(self._backtest(made.id))
         return made
 
+    async def remove(self, model: str) -> None:
+        """Delete a model: its processes end, then it goes with all it did, its versions, and the archives that no other
+        version needs."""
+        kept = await self.versions.list(model)
+        with contextlib.suppress(NotFound):
+            await self.stop(model)
+
+        def cancel(connection: Connection) -> None:
+            for row in connection.execute(select(runs.c.id).where(
+                    runs.c.state == "queued", runs.c.dialect == DIALECT, runs.c.strategy == model[:128])).all():
+                change_state(connection, self._events, row.id, "cancelled", "queued")
+
+        await self._db.write(cancel)
+        while busy := self.lives.of_model(model):
+            for life in busy:
+                life.end()
+            await asyncio.sleep(0.05)
+        await self._activity.delete_model(model)
+        await self.versions.tidy({version.sha256 for version in kept})
+
     # -- live models
 
     def _plan_start(self, found: Deployment, delay: float | None) -> None:
@@ -206,7 +229,8 @@ class Deployments:
             await self.lives.see_through(life, plan_of(found.plan, live=True), {})
         finally:
             del self._of_model[model]
-        await self._after(life, found)
+        with contextlib.suppress(NotFound):  # the model was deleted
+            await self._after(life, found)
 
     async def _begin(self, version: Version, found: Deployment) -> str:
         id, at = str(uuid.uuid4()), times.micros(times.now())
@@ -277,6 +301,8 @@ class Deployments:
 
     async def _finish(self, life: Life, row: Any) -> None:
         reason = str(life.ending.get("error") or "")
+        if reason and (details := str(life.status.get("status_details") or "")):
+            reason = f"{details[:2000]} ({reason})"
         if life.ending.get("kind") == "stopped":
             await self.lives.end_run(life.run, "cancelled", None)
         elif reason or life.result is None:

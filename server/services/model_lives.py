@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from engine.activity import Lifecycle
 from engine.deployment import Version
 from engine.errors import WorkbenchError
 from engine.model import Event, Principal
-from engine.model_runner import ModelJob
+from engine.model_runner import Emit, ModelJob, run
 from server.services.activity import Activity
 from server.services.model_processes import ModelProcess
 from server.services.run_states import change_state, stream_of
@@ -30,6 +31,9 @@ SLOTS: Final = 10_000
 USAGE_EVERY: Final = 5.0
 
 log = logging.getLogger("workbench.models")
+
+Runner = Callable[[ModelJob, Emit, Callable[[], bool]], str]
+"""`engine.model_runner.run`, or the same on another machine."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -59,17 +63,18 @@ class Lives(Subscriber):
     """All processes of models on this server."""
 
     def __init__(self, *, db: Database, events: EventLog, activity: Activity, versions: Versions,
-                 data_dir: Path) -> None:
+                 data_dir: Path, runner: Runner = run) -> None:
         self._db = db
         self._events = events
         self._activity = activity
         self._versions = versions
         self._data_dir = data_dir.absolute()
+        self._runner = runner
         self._by_run: dict[str, Life] = {}
         self._slot = -1
         self.closing = False
-        self.environment: Callable[[Version], Mapping[str, str]] = lambda version: {}
-        """What a live model finds in its environment beside the usual."""
+        self.environment: Callable[[Version], AbstractAsyncContextManager[Mapping[str, str]]] = _nothing
+        """What a live model finds in its environment beside the usual, for as long as it lives."""
 
     def committed(self, items: Sequence[Any]) -> None:
         """A run that was cancelled must end."""
@@ -95,13 +100,23 @@ class Lives(Subscriber):
         self._slot = (self._slot + 1) % SLOTS
         return self._slot
 
+    def of_model(self, model: str) -> list[Life]:
+        """Its processes at work, backtests too."""
+        return [life for life in self._by_run.values() if life.version.model == model]
+
     async def see_through(self, life: Life, plan: Any, args: Mapping[str, Any]) -> None:
+        """One life from its start to its end."""
+        async with (_nothing if life.kind == "backtest" else self.environment)(life.version) as environment:
+            await self._see_through(life, plan, args, environment)
+
+    async def _see_through(self, life: Life, plan: Any, args: Mapping[str, Any],
+                           environment: Mapping[str, str]) -> None:
         version = life.version
         live = life.kind != "backtest"
         job = ModelJob(
             kind=life.kind, archive=self._versions.path_of(version.sha256), name=version.file,  # type: ignore[arg-type]
             python=version.python, plan=plan, args=args, slot=life.slot, venvs=self._data_dir / "venvs",
-            scratch=self._data_dir / "models", environment=dict(self.environment(version)) if live else {})
+            scratch=self._data_dir / "models", environment=environment)
         model = await self._activity.model(version.model)
         principal = Principal(name=f"model {model.id}", scopes=frozenset({"ingest"}), project=model.project,
                               model=model.id)
@@ -126,7 +141,7 @@ class Lives(Subscriber):
             await self._db.write(lambda connection: self._events.append_many(connection, stream_of(life.run), items))
 
         life.process = ModelProcess(job, activity=self._activity, model=model.id, project=model.project,
-                                  run_id=life.run, tell=tell, write_log=write_log)
+                                  run_id=life.run, tell=tell, write_log=write_log, runner=self._runner)
         if live:
             await self._lifecycle(principal, Lifecycle(model=model.id, message="Started", running=True,
                                                        started_at=times.iso(times.now()), ended_at=None))
@@ -184,3 +199,8 @@ class Lives(Subscriber):
                              **({"progress": 1.0} if state == "completed" else {}))
 
         await self._db.write(work)
+
+
+@asynccontextmanager
+async def _nothing(version: Version) -> AsyncIterator[Mapping[str, str]]:
+    yield {}

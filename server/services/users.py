@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from engine import times
 from engine.errors import Conflict, Invalid, NotFound, WorkbenchError
@@ -160,6 +160,11 @@ class Users:
         token = await self._db.write(work)
         self.forget(token_id)
         return token
+
+    async def discard(self, token_id: str) -> None:
+        """End a token and forget that it was there: for those that the server makes for itself."""
+        await self._db.write(lambda connection: connection.execute(delete(tokens).where(tokens.c.id == token_id)))
+        self.forget(token_id)
 
     async def ensure_admin(self, data_dir: Path, given: str | None) -> str | None:
         """See to it that an administrator can log in; the admin token's text, None when authentication is off.

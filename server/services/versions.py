@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ class Versions:
         self._db = db
         self._events = events
         self._folder = data_dir.absolute() / "archives"
+        self._keeping = asyncio.Lock()  # between an archive and the row that names it nothing is tidied
 
     async def add(self, model: str, upload: Path, *, file: str = "", description: str = "", python: str = "",
                   by: str = "") -> tuple[Version, Archive]:
@@ -45,7 +47,17 @@ class Versions:
         if len(python) > 16:
             raise Invalid("this is no version of Python", field="pythonVersion", remedy="write it like 3.11")
         about = await asyncio.to_thread(archive.inspect, upload, name=file)
-        await asyncio.to_thread(self._keep, upload, about.sha256)
+        try:
+            async with self._keeping:
+                await asyncio.to_thread(self._keep, upload, about.sha256)
+                made = await self._insert(model, about, file=file, description=description, python=python, by=by)
+        except (Invalid, NotFound):
+            await self.tidy([about.sha256])
+            raise
+        return made, about
+
+    async def _insert(self, model: str, about: Archive, *, file: str, description: str, python: str,
+                      by: str) -> Version:
         row = {"id": secrets.token_hex(10), "model_id": model, "description": description, "python": python,
                "sha256": about.sha256, "file": Path(file.replace("\\", "/")).name[:200],
                "size": (await asyncio.to_thread(self.path_of, about.sha256)).stat().st_size, "unpacked": about.size,
@@ -67,7 +79,16 @@ class Versions:
                 "at": times.iso(made.created_at)})
             return made
 
-        return await self._db.write(work), about
+        return await self._db.write(work)
+
+    async def tidy(self, archives: Iterable[str]) -> None:
+        """Remove those of these archives (sha256) that no version needs."""
+        def left(connection: Connection) -> set[str]:
+            return set(connection.execute(select(versions.c.sha256).distinct()).scalars())
+
+        async with self._keeping:
+            for sha256 in set(archives) - await self._db.read(left):
+                await asyncio.to_thread(self.path_of(sha256).unlink, missing_ok=True)
 
     def _keep(self, upload: Path, sha256: str) -> None:
         target = self.path_of(sha256)
