@@ -241,6 +241,12 @@ export function render({ model, el }) {
     }));
     frame(found.length);
   };
+  // A still mark, not an animation: sixty frames a second for each order would cost more than all the rest.
+  const highlight = (tr) => {
+    if (columns.length < 5) return;
+    tr.classList.add("new");
+    setTimeout(() => tr.classList.remove("new"), 2000);
+  };
   const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 40;
   const put = (given) => {
     const follow = last && atEnd();
@@ -252,13 +258,13 @@ export function render({ model, el }) {
         const before = trs.get(row.id);
         if (!before) continue;
         before.replaceChildren(...cellsOf(row));
-        before.classList.add("changed");
+        highlight(before);
         if (open.has(row.id)) before.nextElementSibling.replaceWith(detail(row));
       } else if (model.page > 0) fresh = true;
       else {
         if (!last) rows = new Map([[row.id, row], ...[...rows].filter(([id]) => id !== row.id)]);
         const tr = make(row);
-        tr.classList.add("new");
+        highlight(tr);
         trs.set(row.id, tr);
         if (last) body.append(tr); else body.prepend(tr);
       }
