@@ -128,6 +128,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(name="run_timeout", kind="number", default=3600.0, low=0, high=1e9,
             help="seconds that one run may take; 0: no limit"),
     Setting(name="run_memory", kind="size", default=0, help="memory that one run may use; 0: no limit"),
+    Setting(name="model_hosts", kind="text", default="",
+            help="address of a Dask scheduler whose workers run uploaded models; empty: they run on this machine"),
     Setting(name="csv_root", kind="path", default=None,
             help="folder below which requests may name CSV files; not set: none may"),
     Setting(name="exchanges", kind="path", default=None,
@@ -177,6 +179,7 @@ class Config:
     workers: int = 0
     run_timeout: float = 3600.0
     run_memory: int = 0
+    model_hosts: str = ""
     csv_root: Path | None = None
     exchanges: Path | None = None
     rate_limit: int = 6000

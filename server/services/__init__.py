@@ -3,11 +3,13 @@
 
 from dataclasses import dataclass
 
+from engine import model_runner
 from engine.candle_store import CandleStore
 from engine.errors import WorkbenchError
 from server.config import Config
 from server.exchanges.directory import Exchanges
 from server.pool import Pool
+from server.pool_models import ModelHosts
 from server.services.activity import Activity
 from server.services.activity_backtests import DetachedBacktests
 from server.services.alerts import Alerts
@@ -51,6 +53,7 @@ class Services:
     deliveries: Deliveries
     rules: Rules
     deployments: Deployments
+    hosts: ModelHosts | None
     markets: Markets
     models: ModelReads
     runs: Runs
@@ -83,13 +86,15 @@ class Services:
             keys = Keys(db=db, events=events, exchanges=exchanges, data_dir=config.data_dir)
             alerts = Alerts(db=db, events=events, store=store, data_dir=config.data_dir)
             detached = DetachedBacktests(db=db, events=events, activity=activity, folder=runs.folder)
+            hosts = ModelHosts(config.model_hosts) if config.model_hosts else None
             services = cls(
                 config=config, db=db, events=events, store=store, pool=pool, users=users, admin_token=admin_token,
                 activity=activity,
-                detached=detached,
+                detached=detached, hosts=hosts,
                 deployments=Deployments(db=db, events=events, activity=activity, detached=detached,
                                         versions=Versions(db=db, events=events, data_dir=config.data_dir),
-                                        data_dir=config.data_dir),
+                                        data_dir=config.data_dir,
+                                        runner=hosts.run if hosts else model_runner.run),
                 alerts=alerts, hooks=Hooks(db, alerts),
                 subscribers=Subscribers(db, users), credits=Credits(db, events),
                 deliveries=Deliveries(db=db, events=events, data_dir=config.data_dir, allowed=config.notice_networks),
@@ -109,8 +114,6 @@ class Services:
             await services.instances.start()
             await services.deliveries.start()
             await services.rules.start()
-            if compute:
-                await services.deployments.start()
             await services.credits.start()
             return services
         except BaseException:
@@ -128,6 +131,8 @@ class Services:
     async def close(self) -> None:
         """Stop taking work and close everything, what depends on others first."""
         await self.deployments.close()
+        if self.hosts is not None:
+            await self.hosts.close()
         await self.rules.close()
         await self.deliveries.close()
         await self.credits.close()
