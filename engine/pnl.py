@@ -17,42 +17,27 @@ currency is summed apart. Realised profit is net of the fees of entries and exit
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-import numpy as np
-
 from engine.activity import Order
+from engine.pnl_fills import Fill, Fills, Key, curve
 from engine.pnl_symbols import Pair
 
-__all__ = ["DONE", "NEVER", "Fill", "Ledger", "Position", "Roundtrip", "Unpriced", "curve", "executed", "fill_of"]
+__all__ = ["DONE", "NEVER", "Fill", "Fills", "Key", "Ledger", "Position", "Roundtrip", "Unpriced", "curve", "executed",
+           "fill_of", "place_of"]
 
 DONE: Final = frozenset({"filled", "done", "closed", "executed", "complete", "completed", "settled", "fulfilled"})
 NEVER: Final = frozenset({"canceled", "cancelled", "rejected", "expired", "failed", "denied", "suspended", "error"})
 _DUST: Final = 1e-12
 """A rest below this part of what was traded is rounding: the position is flat."""
+BACK: Final = 64
+"""Fills that a ledger can take back, to put a late or changed order in its place."""
 
-Key = tuple[str, str]
-"""Exchange and symbol, as the bot says them."""
 Price = Callable[[Order], float | None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fill:
-    """`quantity` is the signed change of the position in units of the asset, `price` and `fee` are in `currency`.
-    `outside` is a fee in a third currency `outside_currency`."""
-
-    id: str
-    key: Key
-    at: datetime
-    quantity: float
-    price: float
-    fee: float = 0.0
-    currency: str
-    outside: float = 0.0
-    outside_currency: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,52 +140,120 @@ class Position:
         self.trip_fees += fee
 
 
+@dataclass(slots=True)
+class _Step:
+    """What a fill found, so that it can be taken back: the position and the outside fees before it."""
+
+    found: Fill | Unpriced
+    mark: int
+    last: tuple[datetime, str] | None
+    before: Position | None = None
+    tripped: bool = False
+    outside: float | None = None
+
+
 @dataclass(kw_only=True, slots=True)
 class Ledger:
-    """Profit so far. `add` takes one more order in O(1); when it answers False, compute anew with `Ledger.of`, which
-    gives bit for bit the same as adding the orders one by one in the order of their fills."""
+    """Profit so far. `add` takes one more order in O(1), `take` also one that is a little late or changes one of the
+    last; when they answer False, compute anew with `Ledger.of`, which gives bit for bit the same as adding the orders
+    one by one in the order of their fills. `known` has a digest of what counts of every executed order."""
 
     positions: dict[Key, Position] = field(default_factory=dict)
-    fills: list[Fill] = field(default_factory=list)
+    fills: Fills = field(default_factory=Fills)
     roundtrips: list[Roundtrip] = field(default_factory=list)
     unpriced: dict[str, Unpriced] = field(default_factory=dict)
     outside: dict[str, float] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
+    known: dict[str, int] = field(default_factory=dict)
     last: tuple[datetime, str] | None = None
+    steps: deque[_Step] = field(default_factory=lambda: deque(maxlen=BACK), compare=False, repr=False)
 
     @classmethod
     def of(cls, orders: Iterable[Order], pair: Callable[[Order], Pair], price: Price) -> "Ledger":
         """The ledger of all orders (each id once), in whatever order they are given."""
         ledger = cls()
-        for order in sorted(orders, key=_place):
+        for order in sorted(orders, key=place_of):
             ledger.add(order, pair, price)
         return ledger
 
     def add(self, order: Order, pair: Callable[[Order], Pair], price: Price) -> bool:
-        """Take an order in. False, and nothing done, if it is older than one taken or changes one that counts."""
-        if order.id in self.known:
-            return False
-        if not executed(order):
+        """Take an order in. False, and nothing done, if it is older than one taken or changes what counts of one."""
+        mark = _mark(order)
+        known = self.known.get(order.id)
+        if known is not None:
+            return known == mark
+        if not mark:
             return True
-        place = _place(order)
-        if self.last is not None and place <= self.last:
+        if self.last is not None and place_of(order) <= self.last:
             return False
-        found = fill_of(order, pair(order), order.price if _good(order.price) else price(order))
-        self.known.add(order.id)
-        self.last = place
+        self._enter(fill_of(order, pair(order), order.price if _good(order.price) else price(order)), mark)
+        return True
+
+    def take(self, order: Order, pair: Callable[[Order], Pair], price: Price) -> bool:
+        """As `add`, going back over the last fills if need be. False: what is here now must be computed anew."""
+        if self.add(order, pair, price):
+            return True
+        place, known = place_of(order), order.id in self.known
+        again: list[_Step] = []
+        while self.steps and (known or (self.last is not None and self.last >= place)):
+            step = self._leave()
+            if step.found.id == order.id:
+                known = False
+            else:
+                again.append(step)
+        if known or (self.last is not None and self.last >= place):
+            return False
+        mark = _mark(order)
+        if mark:
+            found = fill_of(order, pair(order), order.price if _good(order.price) else price(order))
+            again.append(_Step(found, mark, None))
+        for step in sorted(again, key=lambda each: (each.found.at, each.found.id)):
+            self._enter(step.found, step.mark)
+        return True
+
+    def _enter(self, found: Fill | Unpriced, mark: int) -> None:
+        step = _Step(found, mark, self.last)
+        self.steps.append(step)
+        self.known[found.id] = mark
+        self.last = found.at, found.id
         if isinstance(found, Unpriced):
             self.unpriced[found.id] = found
-            return True
+            return
         self.fills.append(found)
         position = self.positions.get(found.key)
         if position is None:
             position = self.positions[found.key] = Position(key=found.key, currency=found.currency)
+        else:
+            step.before = replace(position)
         trip = position.book(found)
         if trip is not None:
+            step.tripped = True
             self.roundtrips.append(trip)
         if found.outside:
-            self.outside[found.outside_currency] = self.outside.get(found.outside_currency, 0.0) + found.outside
-        return True
+            step.outside = self.outside.get(found.outside_currency)
+            self.outside[found.outside_currency] = (step.outside or 0.0) + found.outside
+
+    def _leave(self) -> _Step:
+        """Take the last fill back."""
+        step = self.steps.pop()
+        found = step.found
+        del self.known[found.id]
+        self.last = step.last
+        if isinstance(found, Unpriced):
+            del self.unpriced[found.id]
+            return step
+        self.fills.pop()
+        if step.before is None:
+            del self.positions[found.key]
+        else:
+            self.positions[found.key] = step.before
+        if step.tripped:
+            self.roundtrips.pop()
+        if found.outside:
+            if step.outside is None:
+                del self.outside[found.outside_currency]
+            else:
+                self.outside[found.outside_currency] = step.outside
+        return step
 
     def realised(self) -> dict[str, float]:
         """Realised profit by quote currency."""
@@ -231,7 +284,7 @@ def executed(order: Order) -> bool:
 
 def fill_of(order: Order, pair: Pair, price: float | None) -> Fill | Unpriced:
     """The fill of an executed order at a price (quote currency for a unit), unpriced without one."""
-    key, at = (order.exchange, order.symbol), _place(order)[0]
+    key, at = (order.exchange, order.symbol), place_of(order)[0]
     amount = order.size if order.filled is None else order.filled
     if not _good(price) or (amount is None and order.funds is None):
         return Unpriced(id=order.id, key=key, at=at, currency=pair.currency)
@@ -250,31 +303,17 @@ def fill_of(order: Order, pair: Pair, price: float | None) -> Fill | Unpriced:
                 outside=fee, outside_currency=paid_in)
 
 
-def curve(fills: Iterable[Fill], time: np.ndarray, marks: Mapping[Key, np.ndarray]) -> dict[str, np.ndarray]:
-    """Profit by quote currency along `time` (int64 microseconds, ascending): cash plus what is held at `marks` (float64
-    along `time`); where a mark is NaN or missing, at the last fill's price."""
-    by_key: dict[Key, list[Fill]] = {}
-    for fill in fills:
-        by_key.setdefault(fill.key, []).append(fill)
-    found: dict[str, np.ndarray] = {}
-    for key, mine in by_key.items():
-        at = np.array([round(fill.at.timestamp() * 1_000_000) for fill in mine], np.int64)
-        change = np.array([fill.quantity for fill in mine])
-        price = np.array([fill.price for fill in mine])
-        fee = np.array([fill.fee for fill in mine])
-        index = np.searchsorted(at, time, side="right")
-        cash = np.concatenate(([0.0], np.cumsum(-change * price - fee)))[index]
-        held = np.concatenate(([0.0], np.cumsum(change)))[index]
-        last = np.concatenate(([0.0], price))[index]
-        mark = marks.get(key)
-        at_mark = last if mark is None else np.where(np.isnan(mark), last, mark)
-        currency = mine[0].currency
-        found[currency] = found.get(currency, np.zeros(len(time))) + cash + held * at_mark
-    return found
-
-
-def _place(order: Order) -> tuple[datetime, str]:
+def place_of(order: Order) -> tuple[datetime, str]:
+    """What fills are ordered by: when it was executed, else placed; then the id."""
     return order.executed_at or order.at, order.id
+
+
+def _mark(order: Order) -> int:
+    """A digest of what counts of an order; 0 when nothing of it was executed."""
+    if not executed(order):
+        return 0
+    return hash((order.executed_at or order.at, order.symbol, order.exchange, order.side, order.size, order.filled,
+                 order.funds, order.price, order.fee, order.fee_currency)) or 1
 
 
 def _good(price: float | None) -> bool:
