@@ -5,28 +5,21 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from engine import activity
-from engine.activity import Entry
+from engine.activity import AnyEntry, Entry
 from engine.errors import Invalid, Problem, TooLarge, WorkbenchError
 from server.dialects.failures import Malformed
 
 __all__ = ["KINDS", "LineError", "Parsed", "inflate", "parse", "problems", "schema", "told"]
 
-KINDS: Final[tuple[type[Entry], ...]] = (
-    activity.OrderPlaced, activity.OrderChange, activity.AnnotationChange, activity.LogLine, activity.Call,
-    activity.Lifecycle, activity.UsedSymbol, activity.UsedExchange, activity.CustomMetrics, activity.PnlSeries,
-    activity.AutoPnl, activity.ScreenerResult)
+KINDS: Final[tuple[type[Entry], ...]] = get_args(AnyEntry)
 _NAMES: Final = tuple(str(kind.__struct_config__.tag) for kind in KINDS)
-_Any: Final[Any] = reduce(or_, KINDS)  # type: ignore[arg-type]
-_ONE: Final = msgspec.json.Decoder(_Any)
-_MANY: Final = msgspec.json.Decoder(list[_Any])  # type: ignore[valid-type]
+_ONE: Final = msgspec.json.Decoder(AnyEntry)
+_MANY: Final = msgspec.json.Decoder(list[AnyEntry])
 _RAW: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _AT: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING: Final = re.compile(r"Object missing required field `([^`]+)`")
