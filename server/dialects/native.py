@@ -25,7 +25,8 @@ class Me(BaseModel):
 
 
 class Info(BaseModel):
-    """`workers` are the pool's processes now; `limits` in bytes, seconds and requests a minute, 0 meaning none."""
+    """`workers` are the pool's processes now; `limits` in bytes, seconds and requests a minute, 0 meaning none;
+    `live_trading`: whether trade bots may place real orders."""
 
     version: str
     python: str
@@ -35,6 +36,7 @@ class Info(BaseModel):
     workers: dict[str, Any]
     limits: dict[str, float]
     demo: bool
+    live_trading: bool
 
 
 class TokenAnswer(BaseModel):
@@ -91,7 +93,7 @@ class InfoHandler(BaseHandler):
             "workers": {"ready": pool.ready, "count": pool.count},
             "limits": {"rate_limit": config.rate_limit, "max_body": config.max_body, "max_upload": config.max_upload,
                        "run_timeout": config.run_timeout, "run_memory": config.run_memory},
-            "demo": config.demo})
+            "demo": config.demo, "live_trading": config.allow_live_trading})
 
 
 class TokensHandler(BaseHandler):

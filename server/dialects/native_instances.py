@@ -122,9 +122,11 @@ class InstanceList(BaseHandler):
 
 class OneInstance(BaseHandler):
     async def get(self, id: str) -> None:
+        seq = await self.services.instances.told(id)  # first: what is said meanwhile is said again
         instance = await self.services.instances.get(id)
         await self.send_json(_facts(instance, self.services.instances.silence(id)) | {
-            "config": instance.config, "initial": instance.initial, "latest": instance.latest, "lists": instance.lists})
+            "seq": seq, "config": instance.config, "initial": instance.initial, "latest": instance.latest,
+            "lists": instance.lists})
 
     async def delete(self, id: str) -> None:
         await self.services.instances.remove(id)
@@ -180,7 +182,8 @@ def routes(services: Services) -> list[Route]:
               summary="Stop every trade bot; open orders are cancelled", answers={200: Answer(
                   doc="which were stopped", model={"type": "object", "required": ["stopped"]})}, **shared),
         Route(methods="GET", path=ONE, handler=OneInstance, auth="read", parameters=id_path, answers={200: one},
-              summary="One instance with its configuration and what it said", errors=(404,), **shared),
+              summary="One instance with its configuration and what it said up to the event `seq`",
+              errors=(404,), **shared),
         Route(methods="DELETE", path=ONE, handler=OneInstance, auth="backtest", parameters=id_path, errors=(404, 409),
               summary="Delete an instance that was stopped or failed", answers={204: Answer(doc="deleted")}, **shared),
         Route(methods="POST", path=ONE + "/stop", handler=StopInstance, auth="backtest", parameters=id_path,

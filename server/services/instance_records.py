@@ -50,6 +50,10 @@ class InstanceRecords:
             after = page[-1].seq
         return lists
 
+    async def last(self, id: str) -> int:
+        """The number of the newest event of an instance."""
+        return await self._events.last_seq(stream_of(id))
+
     async def create(self, instance: Instance) -> None:
         """A new one."""
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 from engine import times
@@ -101,6 +102,13 @@ class Instances:
         instance = self._known(id)
         await self._complete(instance)
         return instance
+
+    async def told(self, id: str) -> int:
+        """The number of the last event that an instance shows for sure."""
+        self._known(id)
+        watch = self._watches.get(self._places.get(id, ()))
+        async with watch.lock if watch is not None else nullcontext():  # between saving and showing there is no look
+            return await self._records.last(id)
 
     def silence(self, id: str) -> str | None:
         """Why a live instance hears nothing at present; None when all is well."""

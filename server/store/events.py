@@ -162,6 +162,11 @@ class EventLog(Subscriber):
             query = query.where(events.c.type.in_(types))
         return await self._fetch(query.order_by(events.c.seq).limit(limit))
 
+    async def last_seq(self, stream: str) -> int:
+        """The number of the newest committed event of a stream; 0 when it has none."""
+        return int(await self._db.read(lambda connection: connection.execute(
+            _LAST_SEQ, {"stream": stream}).scalar_one()))
+
     async def last_id(self) -> int:
         """The id of the newest committed event of all streams; 0 when there is none."""
         return await self._db.read(_last_id)
