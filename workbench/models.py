@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from engine.activity import Model
 from engine.model import Event
 from workbench.client import AsyncClient
+from workbench.client_deployments import ModelDeployment
 from workbench.loop import LoopThread
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ModelTables:
         return self._loop.call(self.asynchronous.create_key(model=model, project=project, name=name))
 
 
-class LiveModel:
+class LiveModel(ModelDeployment):
     """One model: what it is (`data`), what it did and how it fares, asked of the server at each call."""
 
     def __init__(self, client: ModelTables, data: Model) -> None:

@@ -69,7 +69,8 @@ def backtest(job):
         print("workbench: the script made no strategy, so there is nothing to backtest", file=sys.stderr)
         return False
     args = dict(job.get("args") or {})
-    args.setdefault("GUI_output", False)
+    if job.get("blankly"):
+        args.setdefault("GUI_output", False)
     result = Reporter.strategies[0].backtest(**args)
     if not Reporter.results:
         report("backtest-result", result=result.to_dict() if hasattr(result, "to_dict") else result)
