@@ -67,7 +67,7 @@ def parse(body: bytes, model: str = "") -> Parsed:
     if not start:
         raise Malformed("the body is empty", remedy="send one JSON object a line, each with its kind")
     try:
-        entries: list[Entry] = _MANY.decode(body) if start == b"[" else _ONE.decode_lines(body)
+        entries: list[Entry] = list(_MANY.decode(body) if start == b"[" else _ONE.decode_lines(body))
         parsed = Parsed(entries=entries, lines=range(1, len(entries) + 1))
         if start != b"[" and len(entries) != body.count(b"\n") + (not body.endswith(b"\n")):  # some are blank
             parsed.lines = [number for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
