@@ -18,6 +18,7 @@ from server import logs
 from server.auth import Authenticator, Origins, Sessions, secret_key
 from server.config import Config
 from server.dialects import (
+    blankly_deploy,
     blankly_events,
     gekko,
     gekko_imports,
@@ -56,8 +57,9 @@ from server.store.events import Span
 __all__ = ["DIALECTS", "Server", "run", "serve"]
 
 DIALECTS: Final[tuple[Any, ...]] = (
-    pages, native, blankly_events, native_events, native_imports, native_instances, native_markets, native_models,
-    native_projects, native_runs, native_sweeps, native_alerts, native_deliveries, native_deployments,
+    pages, native, blankly_deploy, blankly_events,
+    native_events, native_imports, native_instances, native_markets, native_models, native_projects,
+    native_runs, native_sweeps, native_alerts, native_deliveries, native_deployments,
     native_detectors, native_rules, native_subscribers, tradingpartners,
     gekko_imports, gekko_live, gekko_live_page, gekko, glowback,  # whose catch-alls come last
 )

@@ -20,7 +20,9 @@ CLIENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "slate-1.1.0b0": ("blankly-slate==1.1.0b0",),
     "slate-1.10.6b0": ("blankly-slate==1.10.6b0", "pandas==2.3.3", "numpy==1.26.4"),
     # Its own files name no bounds; with numpy 2 and pandas 3 it does not run.
+    "blankly-1.15.0b0": ("blankly==1.15.0b0", "numpy==1.26.4", "pandas==2.3.3"),
     "blankly-1.18.23b0": ("blankly==1.18.23b0", "numpy==1.26.4", "pandas==2.3.3"),
+    "blankly-1.18.25b0": ("blankly==1.18.25b0", "numpy==1.26.4", "pandas==2.3.3"),
 }
 
 

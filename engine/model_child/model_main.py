@@ -16,6 +16,8 @@ import threading
 import time
 import traceback
 
+import slate_address  # beside this file
+
 DEFAULTS = {
     "settings.json": {"settings": {"use_sandbox_websockets": False, "websocket_buffer_size": 10000,
                                    "test_connectivity_on_auth": False, "auto_truncate": False}},
@@ -103,6 +105,7 @@ def main():
     began = time.time()
     good, words, code = True, "", 1
     try:
+        slate_address.install()
         prepare(job)
         run_script(job)
         if job["kind"] == "backtest":

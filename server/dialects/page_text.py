@@ -4,7 +4,7 @@
 
 from typing import Final
 
-__all__ = ["DOCS_PAGE", "LOGIN_PAGE"]
+__all__ = ["DOCS_PAGE", "LOGIN_PAGE", "SIGNIN_PAGE"]
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1b1f24; --soft: #5b6470; --line: #d5dae1;
@@ -21,9 +21,7 @@ button { background: var(--accent); color: var(--card); border-color: var(--acce
 code, pre { font: .9em ui-monospace, monospace; background: var(--code); border-radius: .3rem }
 """
 
-LOGIN_PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Log in · Workbench</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
+_FORM: Final = """<meta name="viewport" content="width=device-width, initial-scale=1">
 <style nonce="{{nonce}}">""" + _STYLE + """
 main { max-width: 26rem; margin: 12vh auto 0; padding: 2rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .6rem }
@@ -32,15 +30,33 @@ input { width: 100% } button { margin-top: 1rem; width: 100% } .message { color:
 .hint { color: var(--soft); font-size: .9rem }
 </style></head><body><main>
 <h1>Workbench</h1>
-<form method="post" action="/login">
-<label for="token">Token</label>
+"""
+
+_TOKEN: Final = """<label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus
  aria-describedby="message hint">
-<input type="hidden" name="next" value="{{next}}">
+"""
+
+LOGIN_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Log in · Workbench</title>
+""" + _FORM + """<form method="post" action="/login">
+""" + _TOKEN + """<input type="hidden" name="next" value="{{next}}">
 <p class="message" id="message" role="alert">{{message}}</p>
 <button type="submit">Log in</button>
 <p class="hint" id="hint">The server prints a link with the token when it starts; the token is also in the file
 <code>token</code> of its data directory.</p>
+</form></main></body></html>
+"""
+
+SIGNIN_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Sign in a program · Workbench</title>
+""" + _FORM + """<p>A program on this computer asks to upload models to this workbench. Sign in only if you
+started it.</p>
+<form method="post" action="/auth/signin?redirectUrl=/deploy">
+""" + _TOKEN + """<p class="message" id="message" role="alert">{{message}}</p>
+<button type="submit">Sign in</button>
+<p class="hint" id="hint">The token goes to the program, which keeps it. One with no more than the scope
+<code>deploy</code> will do; the settings page makes such tokens.</p>
 </form></main></body></html>
 """
 

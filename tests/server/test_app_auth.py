@@ -21,7 +21,8 @@ pytestmark = pytest.mark.anyio
 ME = "/workbench/api/me"
 
 PUBLIC = {"health", "metrics", "openapi", "docs", "login_page", "login", "logout", "root",
-          "glowback_health", "blankly_time", "tradingpartners_login", "hook_message",
+          "glowback_health", "blankly_time", "blankly_signin_page", "blankly_signin", "blankly_token",
+          "tradingpartners_login", "hook_message",
           "slash", "nowhere"}  # the last two only redirect and say 404
 
 
