@@ -10,6 +10,9 @@ from urllib.parse import quote
 from engine import errors, times
 from engine.model import FINISHED, Event, Market, Run
 from workbench import requests
+from workbench.client_alerts import AlertCalls
+from workbench.client_deployments import DeploymentCalls
+from workbench.client_imports import ImportCalls
 from workbench.client_instances import InstanceCalls
 from workbench.client_models import ModelCalls
 from workbench.feed import Feed, Watcher, event_of
@@ -54,7 +57,7 @@ def _candles_path(market: str | Market) -> str:
     return f"{API}/markets/{parts}"
 
 
-class AsyncClient(InstanceCalls, ModelCalls):
+class AsyncClient(AlertCalls, DeploymentCalls, ImportCalls, InstanceCalls, ModelCalls):
     """Everything the server offers, one coroutine each.
 
     `url` is where the server listens; `token` goes out as a bearer token (empty for a server that asks for none).

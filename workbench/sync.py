@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import Cancelled, Conflict
 from engine.model import FINISHED, Market
 from workbench import requests
+from workbench.alerts import AlertTables
 from workbench.client import AsyncClient, When
+from workbench.client_deployments import DeploymentTables
 from workbench.frames import frame
+from workbench.instances import InstanceTables
 from workbench.loop import LoopThread
 from workbench.models import ModelTables
 from workbench.progress import Progress, progress_for
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from workbench.server_process import ServerProcess
 
 
-class Client(ModelTables):
+class Client(AlertTables, DeploymentTables, InstanceTables, ModelTables):
     """Talks to one workbench server. Made by `workbench.connect()`.
 
     Every call blocks until the answer is there, also inside a running notebook loop (the work happens on a thread of
