@@ -14,6 +14,7 @@ from engine.candles import Candles
 from engine.compiled import kernel, step_type
 from engine.reporter import Reporter
 from engine.strategies.base import Strategy
+from engine.uploads import UploadedStrategy
 
 CHUNK: Final = 500_000
 """Bars between two reports of progress."""
@@ -114,6 +115,8 @@ def starts(candles: Sequence[Candles]) -> np.ndarray:
 def walk(strategy: Strategy, params: dict[str, Any], candles: Sequence[Candles], merged: np.ndarray,
          reporter: Reporter) -> Advice:
     """The advice and indicators of `strategy` with resolved `params` on these candles."""
+    if isinstance(strategy, UploadedStrategy):
+        return strategy.walk(params, candles, merged, reporter)
     vector = strategy.vector(params)
     step = strategy.load()
     compiled = "python" not in strategy.speeds

@@ -129,8 +129,9 @@ class _Quick:
         from engine import metrics, portfolio, strategies
         from engine.advice import walk
         from engine.fills import next_bar
+        from engine.uploads import uploads_of
 
-        strategy = strategies.get(spec.strategy)
+        strategy = strategies.find(spec.strategy, uploads_of(self._store.root))
         params = strategy.resolve(spec.params)
         candles, merged, closes, benchmark = self._data(spec)
         advice = walk(strategy, params, candles, merged, self._reporter)

@@ -22,7 +22,7 @@ from typing import Final
 
 from engine.errors import Invalid, WorkbenchError
 
-__all__ = ["Environment", "Venvs", "interpreters"]
+__all__ = ["Environment", "Venvs", "interpreters", "own_python"]
 
 OLDEST: Final = (3, 8)
 INSTALL_TIMEOUT: Final = 1800.0
@@ -50,6 +50,11 @@ def interpreters() -> Mapping[str, Path]:
             if name not in found and (path := shutil.which(f"python{name}", path=place)) and _says(path) == name:
                 found[name] = Path(os.path.realpath(path))
     return found
+
+
+def own_python() -> Path:
+    """The interpreter of this process's own environment, under a path that a box may be shown."""
+    return Path(sys.executable).absolute()
 
 
 def _says(path: str) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         WorkbenchError,
     )
     from engine.model import Event, Market
+    from engine.strategies.python import strategy
     from workbench.bot import Bot
     from workbench.client import AsyncClient
     from workbench.connecting import connect
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient", "Bot", "Busy", "Cancelled", "Client", "Comparison", "Conflict", "Event", "Forbidden", "Invalid",
     "Market", "NotFound", "Problem", "Run", "RunFailed", "Sweep", "TooLarge", "Unauthenticated", "Unavailable",
-    "WorkbenchError", "__version__", "connect",
+    "WorkbenchError", "__version__", "connect", "strategy",
 ]
 
 # Where each public name lives: `import workbench` itself loads nothing heavy.
@@ -57,7 +58,7 @@ _HOMES = {
     "AsyncClient": "workbench.client", "Bot": "workbench.bot", "Client": "workbench.sync",
     "connect": "workbench.connecting",
     "Comparison": "workbench.runs", "Run": "workbench.runs", "RunFailed": "workbench.runs", "Sweep": "workbench.runs",
-    "Event": "engine.model", "Market": "engine.model",
+    "Event": "engine.model", "Market": "engine.model", "strategy": "engine.strategies.python",
 }
 
 

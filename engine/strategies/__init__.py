@@ -1,5 +1,6 @@
 """The strategies that come with the workbench, by name. Reading their descriptions needs no compiler."""
 
+from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import Invalid
@@ -7,7 +8,7 @@ from engine.strategies import bollinger, buy_and_hold, donchian, gekko, macd, mo
 from engine.strategies.base import Indicator, Parameter, Strategy
 from engine.strategies.python import from_function
 
-__all__ = ["Indicator", "Parameter", "Strategy", "describe", "from_function", "get", "names"]
+__all__ = ["Indicator", "Parameter", "Strategy", "describe", "find", "from_function", "get", "names"]
 
 _ALL: Final[dict[str, Strategy]] = {
     strategy.name: strategy
@@ -30,6 +31,15 @@ def get(name: str) -> Strategy:
     except KeyError:
         raise Invalid(f"there is no strategy {name!r}", field="strategy",
                       remedy="strategies are " + ", ".join(_ALL)) from None
+
+
+def find(name: str, uploads: Path) -> Strategy:
+    """The strategy of that name, also an uploaded one that is registered in the folder `uploads`; raises as `get`."""
+    if name.startswith("upload."):
+        from engine.uploads import find as find_uploaded
+
+        return find_uploaded(name, uploads)
+    return get(name)
 
 
 def describe() -> list[dict[str, Any]]:

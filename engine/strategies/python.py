@@ -40,6 +40,10 @@ def from_function(step: StepFunction | None = None, /, *, name: str = "", doc: s
     return make if step is None else make(step)
 
 
+strategy = from_function
+"""The same under the name that people write: `@workbench.strategy(params={"fast": 10})`."""
+
+
 def _parameter(name: str, default: int | float | bool) -> Parameter:
     kind: Literal["int", "float", "bool"] = "float"
     if isinstance(default, int):

@@ -3,7 +3,7 @@
     GET  /workbench/api/plans
     GET  /workbench/api/models/{id}/versions            POST the same ?file=&description=&python=   body: the archive
     GET  /workbench/api/models/{id}/versions/{version}, …/archive, …/file?path=, …/difference?to=
-    GET  /workbench/api/deployments
+    GET  /workbench/api/deployments, /workbench/api/versions
     GET  /workbench/api/models/{id}/deployment          PUT {"version", "plan", "schedule"}, DELETE stops it
     POST /workbench/api/models/{id}/backtests           {"version", "args", "plan", "description"}
 """
@@ -95,13 +95,22 @@ class Versions(_OfModel):
                 python=self.query["python"] or "", by=self.principal.name)
         finally:
             await self.off_loop(lambda: upload.unlink(missing_ok=True))
-        self.write_json(version_json(made, about), status=201)
+        names, error = await self.services.deployments.versions.strategies(made)
+        self.write_json(version_json(made, about) | {"strategies": names, "strategy_error": error}, status=201)
+
+
+class NewestVersions(BaseHandler):
+    async def get(self) -> None:
+        await self.send_json({"items": [version_json(each)
+                                        for each in await self.services.deployments.versions.newest()]})
 
 
 class OneVersion(_OfModel):
     async def get(self, id: str, version: str) -> None:
         found = await self._version(id, version)
-        await self.send_json(version_json(found, await self.services.deployments.versions.about(found)))
+        names, error = await self.services.deployments.versions.strategies(found)
+        await self.send_json(version_json(found, await self.services.deployments.versions.about(found))
+                             | {"strategies": names, "strategy_error": error})
 
 
 class VersionArchive(_OfModel):
@@ -220,6 +229,9 @@ def routes(services: Services) -> list[Route]:
               query=(Query(name="file", high=200, doc="what the file is called"),
                      Query(name="description", high=2000), Query(name="python", high=16, doc="a version such as 3.11")),
               answers={201: version}, errors=(404, 413, 422, 503)),
+        Route(methods="GET", path=f"{BASE}/versions", handler=NewestVersions, auth="read", tag=tag,
+              summary="The newest version of every uploaded model",
+              answers={200: Answer(doc="versions", model=_ITEMS)}),
         Route(methods="GET", path=VERSION, handler=OneVersion, auth="read", tag=tag, parameters=one,
               summary="A version and the names of its files", answers={200: version}, errors=(404,)),
         Route(methods="GET", path=VERSION + "/archive", handler=VersionArchive, auth="deploy", tag=tag,

@@ -61,8 +61,10 @@ def _event_json(event: Event) -> dict[str, Any]:
 class Strategies(BaseHandler):
     async def get(self) -> None:
         from engine import strategies
+        from engine.uploads import descriptions, uploads_of
 
-        self.write_json({"items": await self.off_loop(strategies.describe)})
+        folder = uploads_of(self.services.store.root)
+        await self.send_json({"items": await self.off_loop(lambda: strategies.describe() + descriptions(folder))})
 
 
 class MetricList(BaseHandler):

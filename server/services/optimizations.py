@@ -12,6 +12,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -113,7 +114,7 @@ class Optimizations:
             problems.append(Problem("objective", f"{objective!r} is not a metric", "metrics are " + ", ".join(METRICS)))
         names = {each.name for each in dimensions}
         try:
-            known = _parameters_of(base)
+            known = _parameters_of(base, self._runs.store.root)
         except WorkbenchError as error:
             problems += [Problem("base.strategy", each.message, each.remedy) for each in error.problems]
         else:
@@ -311,7 +312,7 @@ class Optimizations:
         await self._db.write(work)
 
 
-def _parameters_of(base: BacktestSpec) -> set[str]:
+def _parameters_of(base: BacktestSpec, candles: Path) -> set[str]:
     """The names of the strategy's parameters; raises `Invalid` for an unknown strategy."""
     if base.fill_model == "glowback":
         from engine.fills.glowback_strategies import ALIASES, PARAMETERS
@@ -322,8 +323,9 @@ def _parameters_of(base: BacktestSpec) -> set[str]:
                           remedy="use one of " + ", ".join(PARAMETERS))
         return set(PARAMETERS[name])
     from engine import strategies
+    from engine.uploads import uploads_of
 
-    return {each.name for each in strategies.get(base.strategy).parameters}
+    return {each.name for each in strategies.find(base.strategy, uploads_of(candles)).parameters}
 
 
 def _deflated(first: Tried, tried: Sequence[Tried]) -> float | None:

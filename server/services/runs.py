@@ -112,6 +112,7 @@ class Runs:
     def check(self, spec: BacktestSpec) -> None:
         """Raise `Invalid` with every reason known now why this backtest cannot work. Blocks (reads the disk)."""
         from engine import strategies
+        from engine.uploads import uploads_of
 
         problems: list[Problem] = []
 
@@ -125,7 +126,7 @@ class Runs:
 
         if spec.fill_model == "next_bar":
             try:
-                strategy = strategies.get(spec.strategy)
+                strategy = strategies.find(spec.strategy, uploads_of(self.store.root))
             except WorkbenchError as error:
                 problems.extend(Problem("strategy", problem.message, problem.remedy) for problem in error.problems)
             else:
@@ -179,13 +180,16 @@ class Runs:
         keys to (least, most). Raises `Invalid` naming the filter, limit, sort or cursor that makes no sense."""
         filters = Filters(states=states, kind=kind, strategy=strategy, market=market, tag=tag, dialect=dialect,
                           parent=parent, owner=owner, text=text, metrics=metrics)
-        query, total = page_query(filters, sort, descending, limit, cursor)
+        queries, total = page_query(filters, sort, descending, limit, cursor)
 
         def work(connection: Connection) -> Page:
-            rows = connection.execute(query).all()
+            rows: list[Any] = []
+            for query in queries:
+                if len(rows) <= limit:
+                    rows += connection.execute(query).all()
             more = write_cursor(rows[limit - 1], sort, descending) if len(rows) > limit else None
-            count = connection.execute(total).scalar_one() if total is not None else rows[0].total if rows else 0
-            return Page(items=tuple(run_of(row) for row in rows[:limit]), next_cursor=more, total=count)
+            return Page(items=tuple(run_of(row) for row in rows[:limit]), next_cursor=more,
+                        total=connection.execute(total).scalar_one())
 
         return await self._db.read(work)
 

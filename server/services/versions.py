@@ -37,6 +37,7 @@ class Versions:
         self._db = db
         self._events = events
         self._folder = data_dir.absolute() / "archives"
+        self._uploads = data_dir.absolute() / "uploads"
         self._keeping = asyncio.Lock()  # between an archive and the row that names it nothing is tidied
 
     async def add(self, model: str, upload: Path, *, file: str = "", description: str = "", python: str = "",
@@ -54,7 +55,30 @@ class Versions:
         except (Invalid, NotFound):
             await self.tidy([about.sha256])
             raise
+        await asyncio.to_thread(self._register, made)
         return made, about
+
+    def _register(self, version: Version) -> None:
+        """Make what the script makes with `workbench.strategy` known to backtests and sweeps."""
+        from engine import uploads
+
+        path = self.path_of(version.sha256)
+        if not uploads.makes_strategies(archive.read_text(path, version.script) or ""):
+            return
+        self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            uploads.register(self._uploads, version.id, path, version.file, version.sha256)
+        except WorkbenchError as error:
+            (self._uploads / f"{uploads.PREFIX}{version.id}.error").write_text(str(error))
+
+    async def strategies(self, version: Version) -> tuple[list[str], str]:
+        """The names of the strategies that a version brings, and why there are none although it looks as if."""
+        def look() -> tuple[list[str], str]:
+            names = sorted(path.stem for path in self._uploads.glob(f"upload.{version.id}*.json"))
+            error = self._uploads / f"upload.{version.id}.error"
+            return names, error.read_text() if error.is_file() else ""
+
+        return await asyncio.to_thread(look)
 
     async def _insert(self, model: str, about: Archive, *, file: str, description: str, python: str,
                       by: str) -> Version:
@@ -120,6 +144,14 @@ class Versions:
             return [version_of(row) for row in connection.execute(query)]
 
         return await self._db.read(work)
+
+    async def newest(self) -> tuple[Version, ...]:
+        """The newest version of every model that has one, newest first."""
+        last = select(versions.c.model_id, func.max(versions.c.number).label("number")).group_by(
+            versions.c.model_id).subquery()
+        query = select(versions).join(last, (versions.c.model_id == last.c.model_id) & (
+            versions.c.number == last.c.number)).order_by(versions.c.created_at.desc())
+        return await self._db.read(lambda connection: tuple(map(version_of, connection.execute(query))))
 
     async def get(self, id: str, *, model: str | None = None) -> Version:
         """One version; with `model`, only if it is one of that model's."""

@@ -134,3 +134,29 @@ async def test_who_may_what(api: httpx.AsyncClient, server: Server) -> None:
         assert (await client.put(f"/models/{other}/deployment", json={})).status_code == 403
     async with httpx.AsyncClient(base_url=server.url + API) as client:
         assert (await client.get(f"/models/{id}/versions")).status_code == 401
+
+
+async def test_an_uploaded_strategy_is_one_of_the_strategies(api: httpx.AsyncClient, server: Server) -> None:
+    id = await model(api)
+    script = b'''
+import workbench as wb
+@wb.strategy(params={"level": 100.0})
+def above(params, state, bars, advice, out):
+    """Long above a level."""
+    advice[0] = 1.0 if bars[0, 3] > params[0] else 0.0
+'''
+    version = await upload(api, id, script, file="above.py")
+    assert version["strategies"] == [f"upload.{version['id']}"] and not version["strategy_error"]
+    listed = {each["name"]: each for each in (await api.get("/strategies")).json()["items"]}
+    told = listed[version["strategies"][0]]
+    assert told["doc"] == "Long above a level." and told["parameters"][0]["default"] == 100.0
+    body = "start,open,high,low,close,volume\n" + "".join(f"{n * 86400},1,2,1,1.5,10\n" for n in range(40))
+    await api.post("/markets/demo/A/USD/candles", content=body, headers={"Content-Type": "text/csv"})
+    spec = {"strategy": told["name"], "markets": ["demo:A/USD"], "params": {"level": 1.0}}
+    assert (await api.post("/runs", json=spec)).status_code == 201
+    wrong = await api.post("/runs", json={**spec, "params": {"depth": 1}})
+    assert wrong.status_code == 422 and wrong.json()["error"]["problems"][0]["field"] == "params.depth"
+    sweep = {"base": spec, "parameters": {"level": [1.0, 2.0]}}
+    assert (await api.post("/sweeps", json=sweep)).status_code == 201
+    broken = await upload(api, id, b"import workbench as wb\n@wb.strategy\ndef f(: pass\n", file="broken.py")
+    assert broken["strategies"] == [] and "SyntaxError" in broken["strategy_error"]
