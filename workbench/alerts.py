@@ -107,7 +107,7 @@ class AlertTables:
 
         if not pn.extension._loaded:
             pn.extension(inline=True)
-        view = OpenAlerts(self.asynchronous, look=look, **filters)
+        view = OpenAlerts(self.asynchronous, look=look, base=self.asynchronous.url, **filters)
         self._do(view.load())
         view.go_on()
         return view
