@@ -33,7 +33,8 @@ from engine.venvs import own_python
 if TYPE_CHECKING:
     from engine.advice import Advice
 
-__all__ = ["PREFIX", "UploadedStrategy", "describe", "descriptions", "find", "makes_strategies", "register",
+__all__ = ["PREFIX", "UploadedStrategy", "describe", "descriptions", "find", "makes_strategies", "of_archive",
+           "register",
            "uploads_of"]
 
 PREFIX: Final = "upload."
@@ -125,6 +126,12 @@ def descriptions(folder: Path) -> list[dict[str, Any]]:
     """What was registered, newest first, as JSON."""
     files = sorted(folder.glob(f"{PREFIX}*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [orjson.loads(path.read_bytes())["strategy"] for path in files]
+
+
+def of_archive(folder: Path, sha256: str) -> list[str]:
+    """The names of the strategies that were registered from an archive."""
+    return [path.stem for path in folder.glob(f"{PREFIX}*.json")
+            if orjson.loads(path.read_bytes())["sha256"] == sha256]
 
 
 def find(name: str, folder: Path) -> UploadedStrategy:

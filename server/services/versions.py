@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, insert, select
 from engine import archive, times
 from engine.archive import Archive, Difference
 from engine.deployment import Version
-from engine.errors import Invalid, NotFound
+from engine.errors import Invalid, NotFound, WorkbenchError
 from server.services.activity_values import text_up_to
 from server.store.database import Database
 from server.store.events import EventLog
@@ -112,7 +112,14 @@ class Versions:
 
         async with self._keeping:
             for sha256 in set(archives) - await self._db.read(left):
-                await asyncio.to_thread(self.path_of(sha256).unlink, missing_ok=True)
+                await asyncio.to_thread(self._remove, sha256)
+
+    def _remove(self, sha256: str) -> None:
+        from engine import uploads
+
+        for name in uploads.of_archive(self._uploads, sha256):
+            (self._uploads / f"{name}.json").unlink(missing_ok=True)
+        self.path_of(sha256).unlink(missing_ok=True)
 
     def _keep(self, upload: Path, sha256: str) -> None:
         target = self.path_of(sha256)
