@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,21 @@ async def test_many_models_at_once(house: House) -> None:
     await asyncio.gather(*(house.deployments.stop(model) for model in wanted))
     for model in wanted:
         await house.reaches(model, "stopped")
+
+
+async def test_a_screener_runs_at_each_time_of_its_schedule(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a schedule finer than cron's minutes, which nobody would wait for here."""
+    monkeypatch.setattr("server.services.deployments.next_time",
+                        lambda schedule, after: after + timedelta(seconds=0.3))
+    model = await house.model("screener")
+    script = "from blankly_external import report\nreport('screener', result={'AAPL': 1})\nprint('looked')\n"
+    await house.deployments.run(await house.upload(model, script), schedule="* * * * *")
+
+    async def thrice() -> bool:
+        return len(await house.told(f"model/{model}", "screener")) >= 3
+
+    await until(thrice, 60)
+    await house.deployments.stop(model)
+    await house.reaches(model, "stopped")
+    runs = (await house.services.runs.list(strategy=model, kind="live")).items
+    assert len(runs) >= 3 and {run.state for run in runs} == {"completed"}
