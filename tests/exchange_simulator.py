@@ -9,6 +9,7 @@ a minute must be.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import itertools
@@ -23,7 +24,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tornado.httpserver import HTTPServer
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, HTTPError, RequestHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 __all__ = ["BEGIN", "ExchangeSimulator", "SimOrder", "expected", "trades_of"]
 
@@ -109,6 +111,11 @@ class ExchangeSimulator:
     new order is done at once. reject: words with which the next orders are refused. lose: orders are taken, but the
     connection breaks before the answer. history: minutes that candles reach back. stuck_from: questions for what is
     from this minute on get no answer.
+
+    Sockets say every trade of `clock`'s past that came since they were opened; so a test lets time pass in steps, and
+    waits with `spoken`. mute: they stay open and say nothing. no_sockets: none is opened. say_twice: every message
+    comes twice. say_late: a minute's last trade comes after the first one of the next, and what was said before it
+    again after that.
     """
 
     clock: Callable[[], float] = time.time
@@ -121,6 +128,10 @@ class ExchangeSimulator:
     lose: int = 0
     history: int | None = None
     stuck_from: int | None = None
+    mute: bool = False
+    no_sockets: bool = False
+    say_twice: bool = False
+    say_late: bool = False
     balances: dict[str, float] = field(default_factory=lambda: {"BTC": 1.0, "USDT": 1000.0})
     orders: dict[int, SimOrder] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -130,6 +141,8 @@ class ExchangeSimulator:
         self.faults: list[_Fault] = []
         self.numbers = itertools.count(1001)
         self.lock = threading.RLock()
+        self.sockets: set[_Stream] = set()
+        self.opened = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -185,6 +198,41 @@ class ExchangeSimulator:
                 return past[-1][2]
             minute -= 60
         return 100.0
+
+    # -- sockets
+
+    def spoken(self) -> bool:
+        """Whether somebody listens, and everybody who does was told all that there is."""
+        now = self.clock() * 1000
+        with self.lock:
+            return any(each.streams for each in self.sockets) and all(
+                each.position >= now for each in self.sockets if each.streams)
+
+    def hang_up(self) -> None:
+        """Break every socket's connection."""
+        self._over_there(lambda each: each.ws_connection and each.ws_connection.stream.close())
+
+    def say(self, text: str) -> None:
+        """Send a text of any kind to everybody."""
+        self._over_there(lambda each: each.write_message(text))
+
+    def _over_there(self, work: "Callable[[_Stream], Any]") -> None:
+        done = threading.Event()
+
+        def act() -> None:
+            for each in list(self.sockets):
+                work(each)
+            done.set()
+
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(act)
+        assert done.wait(5)
+
+    async def _speak(self) -> None:
+        while True:
+            for each in list(self.sockets):
+                each.speak()
+            await asyncio.sleep(0.004)
 
     # -- rows
 
@@ -246,14 +294,17 @@ class ExchangeSimulator:
             async def serve() -> HTTPServer:
                 server = HTTPServer(Application([
                     (r"/api/v3/(.+)", _Binance, {"simulator": self}),
-                    (r"/0/public/(.+)", _Kraken, {"simulator": self})]))
+                    (r"/0/public/(.+)", _Kraken, {"simulator": self}),
+                    (r"/ws/.*", _Stream, {"simulator": self})]))
                 server.listen(self.port, "127.0.0.1")
                 self.port = next(iter(server._sockets.values())).getsockname()[1]
                 return server
 
             server = loop.run_until_complete(serve())
+            speaking = loop.create_task(self._speak())
             ready.set()
             loop.run_forever()
+            speaking.cancel()
             server.stop()
             loop.run_until_complete(server.close_all_connections())
             for task in asyncio.all_tasks(loop):
@@ -442,3 +493,91 @@ class _Kraken(_Handler):
     def reply(self, value: Any) -> None:
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps({"error": [], "result": value}))
+
+
+class _Stream(WebSocketHandler):
+    """Binance's streams of trades and minutes: {"method": "SUBSCRIBE", "params": ["btcusdt@kline_1m"], "id": 1}."""
+
+    def initialize(self, simulator: ExchangeSimulator) -> None:
+        self.simulator = simulator
+        self.streams: list[str] = []
+        self.position = 0.0
+        self.held: tuple[int, int, float, float] | None = None
+
+    def prepare(self) -> None:
+        if self.simulator.no_sockets:
+            raise HTTPError(503)
+
+    def log_exception(self, *_: Any) -> None:
+        """As above."""
+
+    def open(self) -> None:
+        with self.simulator.lock:
+            self.simulator.sockets.add(self)
+            self.simulator.opened += 1
+
+    def on_close(self) -> None:
+        with self.simulator.lock:
+            self.simulator.sockets.discard(self)
+
+    def on_message(self, message: str | bytes) -> None:
+        asked = json.loads(message)
+        if asked["method"] == "SUBSCRIBE":
+            self.streams += asked["params"]
+            self.position = self.simulator.clock() * 1000
+        self.tell({"result": None, "id": asked["id"]})
+
+    def tell(self, content: Any) -> None:
+        with contextlib.suppress(WebSocketClosedError):
+            for _ in range(2 if self.simulator.say_twice else 1):
+                self.write_message(json.dumps(content))
+
+    def speak(self) -> None:
+        """Say what was traded since the last time."""
+        simulator = self.simulator
+        if not self.streams or simulator.mute:
+            return
+        now = simulator.clock() * 1000
+        for minute in simulator.minutes(int(self.position // 60_000) * 60):
+            for each in trades_of(minute):
+                if not self.position < each[1] <= now:
+                    continue
+                if simulator.say_late and each == trades_of(minute)[-1]:
+                    late, self.held = self.held, each
+                    if each != trades_of(minute)[0]:
+                        continue
+                else:
+                    late, self.held = self.held, None
+                    self.trade(each)
+                if late is not None:
+                    self.trade(late)
+        with simulator.lock:
+            self.position = now
+
+    def trade(self, trade: tuple[int, int, float, float]) -> None:
+        id, at, price, amount = trade
+        for stream in self.streams:
+            pair, _, kind = stream.upper().partition("@")
+            if kind == "TRADE":
+                self.tell({"e": "trade", "E": at, "s": pair, "t": id, "p": f"{price:.2f}", "q": f"{amount:.4f}",
+                           "T": at, "m": False, "M": True})
+            elif kind == "KLINE_1M":
+                self.kline(pair, trade)
+
+    def kline(self, pair: str, trade: tuple[int, int, float, float]) -> None:
+        """The minute of a trade with all that was traded in it until then; what it was before is said once more when
+        it comes late."""
+        minute = trade[1] // 60_000 * 60
+        past = [each for each in trades_of(minute) if each[1] <= trade[1]]
+        older = past[:-1] if self.simulator.say_late and len(past) > 1 else []
+        for group in (past, older):
+            if not group:
+                continue
+            prices, volume = [each[2] for each in group], 0.0
+            for each in group:
+                volume += each[3]
+            self.tell({"e": "kline", "E": trade[1], "s": pair, "k": {
+                "t": minute * 1000, "T": minute * 1000 + 59_999, "s": pair, "i": "1m", "f": group[0][0],
+                "L": group[-1][0], "o": f"{prices[0]:.4f}", "c": f"{prices[-1]:.4f}", "h": f"{max(prices):.4f}",
+                "l": f"{min(prices):.4f}", "v": f"{volume:.4f}", "n": len(group), "x": group == trades_of(minute),
+                "q": "0", "V": "0", "Q": "0", "B": "0"}})

@@ -10,8 +10,9 @@ What services use, on the server's own loop (`services.exchanges`, of `server.ex
     await page(market, start, end) -> Page      the next minutes from `start` (seconds) on; `until` says how far
     candles(market, since=None, interval=20.0)  async iterator of finished minutes, live: from `since` (seconds,
                                                 included; None: the minute that runs now), in order, without holes.
-                                                Catches up first, then asks at most every `interval` seconds. Never ends
-                                                by itself; raises Unavailable when the exchange stays away
+                                                Catches up first, then listens to the exchange's WebSocket and asks at
+                                                most every `interval` seconds for what that does not say. Never ends by
+                                                itself; raises Unavailable when the exchange stays away
     await account(name, values) -> Account      trading with a key's values (`await services.keys.values(name)`)
 
 A minute is a plain dict, ready for `PaperGekko.push`: start (whole seconds since 1970), open, high, low, close, vwp,

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import Invalid, NotFound, WorkbenchError
-from engine.minutes import WIDTH, Minute, minute_of
+from engine.minutes import Minute, minute_of
 from engine.model import Market
 from server.exchanges.account import Account
 from server.exchanges.catalogue import KNOWN, Catalogue
 from server.exchanges.exchange import Exchange, Listing
+from server.exchanges.live import follow
 from server.exchanges.options import NAME, ExchangeOptions, read_options
 from server.exchanges.pages import FILLED, Page, read_page
+from server.exchanges.sockets import Line
 from server.exchanges.thread import LoopThread
 
 __all__ = ["Exchanges"]
@@ -124,19 +127,16 @@ class Exchanges:
     async def candles(self, market: Market, since: int | None = None, interval: float = 20.0) -> AsyncIterator[Minute]:
         """Finished minutes as they come, from `since` (seconds; None: the minute that runs now) on."""
         start = minute_of(self.clock() if since is None else since)
-        close: float | None = None
-        await self.listing(market)
-        while True:
-            while (end := self.over()) > start:
-                page = await self.page(market, start, end, close=close, longest=None)
-                for minute in page.minutes:
-                    close = minute["close"]
-                    yield minute
-                if page.until <= start:
-                    break
-                start = page.until
-            rest = start + WIDTH + self._settle - self.clock()  # until there can be something new
-            await asyncio.sleep(min(interval, max(rest, min(interval, 5.0))))
+        listing = await self.listing(market)
+
+        def ask(start: int, end: int, close: float | None) -> Awaitable[Page]:
+            return self.page(market, start, end, close=close, longest=None)
+
+        line = Line(self._exchange(market.exchange), listing, self.clock)
+        async with aclosing(follow(ask, line, self._thread, start=start, interval=interval,  # type: ignore[type-var]
+                                   settle=self._settle, clock=self.clock)) as minutes:
+            async for minute in minutes:
+                yield minute
 
     # -- trading
 

@@ -67,6 +67,7 @@ class Exchange:
         self._loaded = -math.inf
         self._loading = asyncio.Lock()
         self._not_before = 0.0
+        self._closing: set[asyncio.Future[None]] = set()
 
     @property
     def client(self) -> Any:
@@ -82,18 +83,46 @@ class Exchange:
         if kind not in ccxt.exchanges:
             raise NotFound(f"there is no exchange {self.name!r}", field="exchange",
                            remedy="near names: " + ", ".join(get_close_matches(kind, ccxt.exchanges, 5, 0.5)))
-        wary = type(kind, (getattr(ccxt, kind),), {"on_rest_response": _refuse_pages})
-        client = wary(ccxt.Exchange.deep_extend(_DEFAULTS, _KINDS.get(kind, {}), dict(self.options.rest)))
-        if self.options.sandbox:
-            client.set_sandbox_mode(True)
-        if self.options.base_url:
-            client.urls = {**client.urls, "api": _moved(client.urls["api"], self.options.base_url)}
+        client = self._configured(getattr(ccxt, kind), {})
         for theirs, ours in CREDENTIALS.items():
             if self._values and ours in self._values and client.requiredCredentials.get(theirs):
                 setattr(client, theirs, self._values[ours])
         return client
 
+    def _configured(self, base: Any, changes: Mapping[str, Any]) -> Any:
+        """A client of ccxt's class with the operator's options; `changes` are methods of ours."""
+        wary = type(self.options.kind, (base,), {"on_rest_response": _refuse_pages, **changes})
+        client = wary(base.deep_extend(_DEFAULTS, _KINDS.get(self.options.kind, {}), dict(self.options.rest)))
+        if self.options.sandbox:
+            client.set_sandbox_mode(True)
+        if self.options.base_url:
+            client.urls = {**client.urls, "api": _moved(client.urls["api"], self.options.base_url)}
+        return client
+
+    def open_socket(self, changes: Mapping[str, Any]) -> Any:
+        """Another client, for one market's WebSocket, with the markets that are loaded; None where ccxt has none.
+        Close it with `close_socket`."""
+        import ccxt.pro
+
+        kind = self.options.kind
+        if kind not in ccxt.pro.exchanges:
+            return None
+        client = self._configured(getattr(ccxt.pro, kind), changes)
+        client.newUpdates = False  # late news of a minute that is over count too
+        for ours, theirs in (("httpProxy", "wsProxy"), ("httpsProxy", "wssProxy"), ("socksProxy", "wsSocksProxy")):
+            if self.options.rest.get(ours) and not any(map(client.value_is_defined, client.check_ws_proxy_settings())):
+                setattr(client, theirs, self.options.rest[ours])
+        client.set_markets_from_exchange(self.client)
+        return client
+
+    def close_socket(self, client: Any) -> None:
+        """Close it in the background: ccxt takes its time. `close` waits for that."""
+        closing = asyncio.ensure_future(client.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     async def close(self) -> None:
+        await asyncio.gather(*self._closing, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
 
@@ -190,9 +219,9 @@ def _moved(addresses: Any, base: str) -> Any:
         return {key: _moved(each, base) for key, each in addresses.items()}
     if not isinstance(addresses, str):
         return addresses
-    _, _, rest = addresses.partition("://")
+    scheme, _, rest = addresses.partition("://")
     _, slash, path = rest.partition("/")
-    return base + slash + path
+    return (base.replace("http", "ws", 1) if scheme.startswith("ws") else base) + slash + path
 
 
 def _listings(name: str, markets: Mapping[str, Any]) -> dict[tuple[str, str], Listing]:

@@ -4,6 +4,7 @@
     base_url = "http://127.0.0.1:9000"   # replaces scheme and host of every address: a proxy, a simulator
     sandbox = true                       # the exchange's own test system
     candles = false                      # make minutes from trades even where candles are offered
+    sockets = false                      # ask for live minutes instead of listening to the exchange's WebSocket
     retries = 6                          # how often a failed question is asked again
     backoff = 1.0                        # seconds before the first time, doubled each time
     patience = 300                       # seconds after which that ends
@@ -38,6 +39,7 @@ class ExchangeOptions:
     base_url: str = ""
     sandbox: bool = False
     candles: bool = True
+    sockets: bool = True
     retries: int = 6
     backoff: float = 1.0
     patience: float = 300.0
@@ -70,7 +72,7 @@ def _section(name: str, section: Any) -> ExchangeOptions:
         raise Invalid(f"{found[0]} does not belong into a file of options", field=f"{place}.{found[0]}",
                       remedy="store keys with POST /api/addApiKey")
     own: dict[str, Any] = {"kind": rest.pop("class", name)}
-    for key, kinds in (("base_url", str), ("sandbox", bool), ("candles", bool), ("retries", int),
+    for key, kinds in (("base_url", str), ("sandbox", bool), ("candles", bool), ("sockets", bool), ("retries", int),
                        ("backoff", int | float), ("patience", int | float)):
         if key in rest:
             value = rest.pop(key)

@@ -16,7 +16,7 @@ from engine.errors import Invalid
 from engine.minutes import WIDTH, Gathering, Minute, Trade, fill, flat, minute_of, read_rows
 from server.exchanges.exchange import Exchange, Listing
 
-__all__ = ["Page", "read_page"]
+__all__ = ["Page", "read_page", "trades_from"]
 
 ROWS: Final = 500  # candles or trades asked for where ccxt does not know the exchange's limit
 FILLED: Final = 60  # minutes: a longer hole is no time without trades
@@ -136,8 +136,8 @@ async def _from_trades(exchange: Exchange, listing: Listing, start: int, end: in
     rows = exchange.most("fetchTrades", listing.symbol, ROWS)
     since, questions, over = start * 1000, 0, False
     while not over:
-        trades = _trades(await exchange.ask("fetch_trades", listing.symbol, since, rows)
-                         or await exchange.ask("fetch_trades", listing.symbol, since, rows))
+        trades = trades_from(await exchange.ask("fetch_trades", listing.symbol, since, rows)
+                             or await exchange.ask("fetch_trades", listing.symbol, since, rows))
         questions += 1
         new = gathering.push(trades)
         newest = max((trade.at for trade in trades), default=0)
@@ -167,7 +167,7 @@ async def _from_trades(exchange: Exchange, listing: Listing, start: int, end: in
     return Page(minutes=tuple(kept), until=until, latest=latest, missing=(until - start) // WIDTH - len(kept))
 
 
-def _trades(answer: list[Mapping[str, Any]]) -> list[Trade]:
+def trades_from(answer: list[Mapping[str, Any]]) -> list[Trade]:
     """What can be read of an answer. Trades without an id are told apart by what they are and how often."""
     found: list[Trade] = []
     often: Counter[tuple[int, float, float]] = Counter()

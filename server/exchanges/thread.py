@@ -33,6 +33,11 @@ class LoopThread:
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(called(), self._started()))
 
+    def tell(self, callback: Callable[[], object]) -> None:
+        """Let `callback` be called over there, some time soon; never once closed."""
+        if not self._closed and self._loop is not None:
+            self._loop.call_soon_threadsafe(callback)
+
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
