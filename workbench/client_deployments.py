@@ -101,6 +101,11 @@ class DeploymentCalls:
         """All versions of a model, newest first."""
         return [version_of(entry) for entry in (await self._http.json("GET", path_of(model, "versions")))["items"]]
 
+    async def newest_versions(self) -> dict[str, Version]:
+        """The newest version of every model that has one, by the model's id."""
+        found = (await self._http.json("GET", f"{API}/versions"))["items"]
+        return {entry["model"]: version_of(entry) for entry in found}
+
     async def version(self, model: str, version: str) -> VersionDetails:
         """One version and the names of its files."""
         return _details(await self._http.json("GET", _version_path(model, version)))
@@ -174,16 +179,23 @@ class DeploymentCalls:
         with ExitStack() as stack:
             made = await asyncio.to_thread(stack.enter_context, packed(thing, requirements=requirements, live=run))
             body = await asyncio.to_thread(made.read)
-            owner, fresh = await self._owner(model, name or made.name, project)
-            try:
-                found = await self.upload_version(owner.id, body, file=made.file, description=description,
-                                                  python=python)
-                deployment = await self.run_model(owner.id, version=found.version.id, plan=plan,
-                                                  schedule=schedule) if run else None
-            except WorkbenchError:
-                if fresh:
-                    await self.delete_model(owner.id)  # type: ignore[attr-defined]  # of `ModelCalls`
-                raise
+            return await self.deploy_file(body, file=made.file, name=name or made.name, model=model, project=project,
+                                          description=description, python=python, plan=plan, schedule=schedule, run=run)
+
+    async def deploy_file(self, body: bytes, *, file: str, name: str, model: str | None = None,
+                          project: str | None = None, description: str = "", python: str = "", plan: str = "",
+                          schedule: str = "", run: bool = True) -> Deployed:
+        """`deploy` for the bytes of a zip or of one Python file. A model that was made for what is then refused is
+        gone again."""
+        owner, fresh = await self._owner(model, name, project)
+        try:
+            found = await self.upload_version(owner.id, body, file=file, description=description, python=python)
+            deployment = await self.run_model(owner.id, version=found.version.id, plan=plan,
+                                              schedule=schedule) if run else None
+        except WorkbenchError:
+            if fresh:
+                await self.delete_model(owner.id)  # type: ignore[attr-defined]  # of `ModelCalls`
+            raise
         return Deployed(model=owner, version=found.version, deployment=deployment)
 
     async def _owner(self, model: str | None, name: str, project: str | None) -> tuple[Model, bool]:
