@@ -22,7 +22,7 @@ from engine.result import read_summary
 from engine.spec import BacktestSpec
 from server.pool import Pool
 from server.services.dispatch import Dispatcher
-from server.services.run_rows import COLUMNS, Filters, Page, page_query, run_of, write_cursor
+from server.services.run_rows import COLUMNS, MANY, Filters, Page, page_queries, run_of, write_cursor
 from server.services.run_states import change_state, stream_of
 from server.store.database import Database
 from server.store.encoding import encode
@@ -180,16 +180,17 @@ class Runs:
         keys to (least, most). Raises `Invalid` naming the filter, limit, sort or cursor that makes no sense."""
         filters = Filters(states=states, kind=kind, strategy=strategy, market=market, tag=tag, dialect=dialect,
                           parent=parent, owner=owner, text=text, metrics=metrics)
-        queries, total = page_query(filters, sort, descending, limit, cursor)
+        total = filters.total()
+        few, many = (page_queries(filters, sort, descending, limit, cursor, many=many) for many in (False, True))
 
         def work(connection: Connection) -> Page:
+            count = connection.execute(total).scalar_one()
             rows: list[Any] = []
-            for query in queries:
+            for query in many if count > MANY else few:
                 if len(rows) <= limit:
                     rows += connection.execute(query).all()
             more = write_cursor(rows[limit - 1], sort, descending) if len(rows) > limit else None
-            return Page(items=tuple(run_of(row) for row in rows[:limit]), next_cursor=more,
-                        total=connection.execute(total).scalar_one())
+            return Page(items=tuple(run_of(row) for row in rows[:limit]), next_cursor=more, total=count)
 
         return await self._db.read(work)
 

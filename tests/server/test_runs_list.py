@@ -97,3 +97,38 @@ async def test_wrong_cursors_sorts_and_sizes_are_named(service: Runs) -> None:
         with pytest.raises(Invalid) as caught:
             await service.list(**query)
         assert caught.value.problems[0].field == field
+
+
+@pytest.mark.parametrize("sort", ["created_at", "sharpe"])
+async def test_filters_say_the_same_whether_they_let_few_or_many_through(
+        service: Runs, sort: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        id = await add(service, f"run {number}", tags=["odd"] if number % 2 else ["even"])
+        if number != 3:
+            metrics = encode({"sharpe": float(number)})
+            await service._db.write(lambda connection, id=id, metrics=metrics: connection.execute(
+                update(table).where(table.c.id == id).values(metrics=metrics)))
+    for query, expected in (({"tag": "odd"}, {"run 1", "run 3", "run 5"}),
+                            ({"text": "RUN", "metrics": {"sharpe": (2.0, 5.0)}}, {"run 2", "run 4", "run 5"}),
+                            ({"tag": "odd", "states": ["queued"], "metrics": {"sharpe": (None, None)}},
+                             {"run 1", "run 5"})):
+        found = []
+        for many in (0, 1000):
+            monkeypatch.setattr("server.services.runs.MANY", many)
+            assert (await service.list(**query)).total == len(expected)
+            found.append(await pages(service, sort=sort, **query))
+        assert found[0] == found[1] and set(found[0]) == expected
+
+
+async def test_a_changed_or_deleted_run_is_found_by_its_new_words_alone(service: Runs) -> None:
+    id = await add(service, "before", tags=["old"])
+    await service.annotate(id, name="After", tags=["new"], notes="Remember THIS")
+
+    async def found(**query: Any) -> int:
+        return (await service.list(**query)).total
+
+    assert [await found(text=word) for word in ("before", "after", "remember this")] == [0, 1, 1]
+    assert (await found(tag="old"), await found(tag="new")) == (0, 1)
+    await service.cancel(id)
+    await service.delete(id)
+    assert (await found(text="after"), await found()) == (0, 0)

@@ -247,3 +247,36 @@ async def test_a_place_that_cannot_hold_a_file_is_refused(tmp_path: Path) -> Non
     with pytest.raises(Unavailable, match="cannot make or open the database") as caught:
         await Database(tmp_path / "file" / "workbench.sqlite").open()
     assert "name another place" in caught.value.remedy
+
+
+async def test_lists_of_runs_are_filled_for_the_runs_that_are_there_already(
+        database_url: str, plain: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of revision 0005 with runs, as it comes to this version."""
+    from alembic import command
+
+    with monkeypatch.context() as patch:
+        whole = command.upgrade
+        patch.setattr(command, "upgrade", lambda config, _: whole(config, "0005"))
+        schema.upgrade(database_url)
+    assert "run_figures" not in inspect(plain).get_table_names()
+    plain.execute(text(
+        "INSERT INTO runs (id, kind, state, created_at, name, notes, strategy, tags, markets, spec, metrics) VALUES "
+        "('A', 'backtest', 'completed', 1, 'Night RUN', 'long', 'macd', '[\"t\"]', '[\"demo:A/USD\"]', '{}', "
+        "'{\"sharpe\": 1.5, \"trades\": 3, \"beta\": null, \"said\": \"x\"}'), "
+        "('B', 'backtest', 'queued', 2, '', '', '', '[]', '[]', '{}', '{}')"))
+    plain.commit()
+    schema.upgrade(database_url)
+    figures = text("SELECT run_id, key, value FROM run_figures ORDER BY run_id, key")
+    labels = text("SELECT run_id, text, markets, tags FROM run_labels ORDER BY run_id")
+    assert plain.execute(figures).all() == [("A", "sharpe", 1.5), ("A", "trades", 3.0)]
+    assert [tuple(row) for row in plain.execute(labels)] == [
+        ("A", "a\x1fnight run\x1flong\x1fmacd\x1f[\"demo:a/usd\"]\x1f[\"t\"]", '["demo:A/USD"]', '["t"]'),
+        ("B", "b\x1f\x1f\x1f\x1f[]\x1f[]", "[]", "[]")]
+    plain.rollback()
+    # From here on the database keeps them in step.
+    plain.execute(text("UPDATE runs SET metrics = '{\"sharpe\": 2}', name = 'Noon', tags = '[\"u\"]' WHERE id = 'A'"))
+    plain.execute(text("UPDATE runs SET state = 'failed' WHERE id = 'A'"))
+    assert plain.execute(figures).all() == [("A", "sharpe", 2.0)]
+    assert plain.execute(labels).first()[1:] == ("a\x1fnoon\x1flong\x1fmacd\x1f[\"demo:a/usd\"]\x1f[\"u\"]",
+                                                 '["demo:A/USD"]', '["u"]')
+    plain.rollback()

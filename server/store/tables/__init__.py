@@ -7,7 +7,7 @@ Every change here goes with a new revision below `server/store/migrations/versio
 from server.store.tables import activity, alerts, core, deployments, instances
 from server.store.tables.activity import models, orders, projects
 from server.store.tables.base import metadata
-from server.store.tables.core import events, runs, tokens, trials
+from server.store.tables.core import events, run_figures, run_labels, runs, tokens, trials
 
 __all__ = ["activity", "alerts", "core", "deployments", "events", "instances", "metadata", "models", "orders",
-           "projects", "runs", "tokens", "trials"]
+           "projects", "run_figures", "run_labels", "runs", "tokens", "trials"]

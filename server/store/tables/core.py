@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 from server.store.tables.base import Id, metadata
 
-__all__ = ["events", "runs", "tokens", "trials"]
+__all__ = ["events", "run_figures", "run_labels", "runs", "tokens", "trials"]
 
 tokens = Table(
     "tokens", metadata,
@@ -66,6 +66,25 @@ runs = Table(
     Index("ix_runs_kind_created_at", "kind", "created_at"),
     Index("ix_runs_strategy_created_at", "strategy", "created_at"),
     Index("ix_runs_parent_created_at", "parent", "created_at"),
+)
+
+# What lists of runs are searched and sorted by, without reading the wide rows of `runs`. Triggers of the database, made
+# by revision 0006, keep both tables in step with `runs`: nothing else writes to them.
+run_labels = Table(
+    "run_labels", metadata,
+    Column("run_id", String(64), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("text", Text, nullable=False),  # all that a search looks at, in lower case
+    Column("markets", Text, nullable=False),  # JSON, as in `runs`
+    Column("tags", Text, nullable=False),
+)
+
+run_figures = Table(
+    "run_figures", metadata,
+    Column("run_id", String(64), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("value", Float, nullable=False),
+    Index("ix_run_figures_key_value_run_id", "key", "value", "run_id"),
+    sqlite_with_rowid=False,
 )
 
 trials = Table(
