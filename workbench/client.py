@@ -1,10 +1,12 @@
 """The workbench over the wire, for programs with an event loop. Pages use this; notebooks use `workbench.Client`."""
 
+import asyncio
 import uuid
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from engine import errors, times
@@ -20,6 +22,7 @@ from workbench.frames import Columns, arrow_of_candles, of_arrow, of_json
 from workbench.transport import Transport
 
 API: Final = "/workbench/api"
+T = TypeVar("T")
 _RUN_FIELDS: Final = frozenset(Run.__dataclass_fields__)
 
 When = str | int | float | datetime | None
@@ -72,18 +75,29 @@ class AsyncClient(AlertCalls, DeploymentCalls, ImportCalls, InstanceCalls, Model
             sent["Authorization"] = f"Bearer {token}"
         self._http = Transport(url, headers=sent, timeout=timeout)
         self._known: dict[str, list[dict[str, Any]]] = {}
+        self._shared: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
 
     def speaking_as(self, headers: Mapping[str, str]) -> "AsyncClient":
         """A client with other credentials over the same connections."""
         other = AsyncClient(self.url)
         other._http = self._http.speaking_as({"Accept": "application/json", **headers})
         other._known = self._known
+        other._shared = self._shared
         return other
 
     @property
     def url(self) -> str:
         """Where the server is, without a slash at the end."""
         return self._http.url
+
+    def shared(self, name: Any, make: Callable[[], T]) -> T:
+        """What all who speak with the same credentials over the same connections on the same event loop share under a
+        name, as long as somebody holds it."""
+        key = (asyncio.get_running_loop(), frozenset(self._http.headers.items()), name)
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = make()
+        return found
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

@@ -25,6 +25,7 @@ class Figures:
     curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unpriced: int = 0
     reported: bool = False
+    drawn: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
 
     def note(self, currency: str) -> str:
         """What to know about the profit in this currency."""
@@ -64,7 +65,14 @@ def read(positions: Mapping[str, Any], profit: Mapping[str, Any], equity: Mappin
 
 
 def curve_of(figures: Figures, currency: str) -> dict[str, np.ndarray]:
-    """The profit in one currency as columns of the charts."""
+    """The profit in one currency as columns of the charts, made once for all who show these figures."""
+    found = figures.drawn.get(currency)
+    if found is None:
+        found = figures.drawn[currency] = _columns(figures, currency)
+    return found
+
+
+def _columns(figures: Figures, currency: str) -> dict[str, np.ndarray]:
     curve = figures.curves.get(currency) or {}
     time = np.array([times.micros(times.parse(at)) if isinstance(at, str) else at for at in curve.get("time", ())],
                     np.int64)
@@ -75,9 +83,10 @@ def curve_of(figures: Figures, currency: str) -> dict[str, np.ndarray]:
 def positions_of(figures: Figures) -> list[Row]:
     """Positions as rows, open ones first."""
     rows = [{
-        "id": f"{entry.get('symbol')} {entry.get('currency', '')}", "name": entry.get("symbol"),
+        "id": f"{entry.get('exchange', '')} {entry.get('symbol')}", "name": entry.get("symbol"),
+        "exchange": entry.get("exchange", ""),
         "quantity": entry.get("quantity"), "cost": entry.get("average_cost"), "price": entry.get("price"),
         "value": entry.get("value"), "unrealised": entry.get("unrealised"), "realised": entry.get("realised"),
         "fees": entry.get("fees"), "currency": entry.get("currency", ""),
-        "note": "unpriced" if entry.get("unpriced") else ""} for entry in figures.positions]
+        "note": f"{entry['unpriced']:,} unpriced" if entry.get("unpriced") else ""} for entry in figures.positions]
     return sorted(rows, key=lambda row: (not row["quantity"], str(row["name"])))

@@ -1,13 +1,15 @@
 """One model while it works: one class for the page and the notebook cell.
 
-State is read once, with the position of the stream at which it was read; from there on the streams are followed, so
-that nothing falls between the two, and after a lost connection they go on where they were. What arrives is gathered and
-shown in one go: at once when it is quiet, a few times a second in a storm.
+State is read once, with the position of the stream at which it was read; from there on the streams are followed
+(`model_watch`), so that nothing falls between the two, and after a lost connection they go on where they were. What
+arrives is gathered and shown in one go: rows at once when it is quiet and a few times a second in a storm; charts and
+what else costs the browser a drawing a little later, so that nobody's rows wait for anybody's charts.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -16,8 +18,8 @@ from typing import Any, Final
 import panel as pn
 
 from engine import times
-from engine.activity import Model
-from engine.errors import WorkbenchError
+from engine.activity import Model, Order
+from engine.errors import Unavailable, WorkbenchError
 from engine.model import Event
 from engine.plots.style import Style
 from workbench import theme
@@ -31,6 +33,7 @@ from workbench.views.model_match import Match
 from workbench.views.model_output import Calls, Log
 from workbench.views.model_rows import millis, state_of
 from workbench.views.model_trading import Trading, words
+from workbench.views.model_watch import Ear, watching
 
 __all__ = ["TABS", "ModelLive"]
 
@@ -38,12 +41,10 @@ log = logging.getLogger("workbench.pages")
 TABS: Final = ("Trading", "Log", "Calls", "Details", "Against a backtest")
 GATHER: Final = 0.05
 """Seconds between two showings of what has arrived."""
-MOST_WAITING: Final = 5000
-"""Events gathered at most before the stream is asked to wait."""
-FIGURES: Final = 1.0
-"""Seconds between two questions for profit and positions while the model trades."""
-REST: Final = 15.0
-"""Seconds after which figures and candles are fetched without an order: prices move on their own."""
+DRAWN: Final = 0.25
+"""Seconds from an order's row to its mark in the chart, and between two drawings of charts."""
+AGAIN: Final = 1.0
+"""Seconds until a model that could not be read is asked for again."""
 PULSE: Final = [
     {"key": "state", "title": "State", "kind": "state"}, {"key": "message", "title": "Message", "kind": "text"},
     {"key": "heard", "title": "Heard", "kind": "ago"}, {"key": "stream", "title": "Stream", "kind": "state"}]
@@ -61,12 +62,10 @@ class ModelLive(pn.viewable.Viewer):
         self.client, self.id, self.look = client, model_id, theme.style(look)
         self.model: Model | None = None
         self._after = self._log_after = 0
-        self._model_events: list[Event] = []
-        self._log_events: list[Event] = []
-        self._arrived = asyncio.Event()
-        self._shown = asyncio.Event()
-        self._traded = asyncio.Event()
-        self._connected = {"model": True, "log": True}
+        self._loaded = False
+        self._late: list[Callable[[], None]] = []
+        self._stirred = asyncio.Event()
+        self._connected = True
         self._opened: set[str] = set()
         self._following: asyncio.Task[None] | None = None
         self.document: Any = None
@@ -93,13 +92,17 @@ class ModelLive(pn.viewable.Viewer):
 
     async def load(self) -> None:
         """Read the state. Raises `NotFound` for a model that is not there."""
-        self.document = pn.state.curdoc
+        self.document = pn.state.curdoc or self.document
         self._after = (await self.client.model_events(self.id, tail=1)).last
         self._log_after = (await self.client.logs(self.id, tail=1)).last
         self.model = await self.client.model(self.id)
         self._show_state()
         await self._open(TABS[0])
-        await self._guard(self._show_figures())
+        self._loaded = True
+        try:
+            await self._show_figures(await figures_of(self.client, self.id))
+        except WorkbenchError as error:  # all else is worth seeing, and they will be asked for again
+            self._complain(error)
 
     def _turned(self, event: Any) -> None:
         pn.state.execute(partial(self._open, TABS[event.new]))
@@ -134,9 +137,16 @@ class ModelLive(pn.viewable.Viewer):
 
     async def follow(self) -> None:
         """Go on showing what the model does, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for work in (self._follow_model(), self._follow_log(), self._show_all(), self._refresh()):
-                tasks.create_task(work)
+        while not self._loaded:
+            await asyncio.sleep(AGAIN)
+            try:
+                await self.load()
+            except Unavailable as error:
+                self._complain(error)
+        async with (watching(self.client, self.id).ear(self._after, self._log_after) as ear,
+                    asyncio.TaskGroup() as tasks):
+            tasks.create_task(self._show_rows(ear))
+            tasks.create_task(self._show_rest(ear))
 
     def go_on(self) -> None:
         """Follow on the caller's own event loop, as a notebook has one; without a loop the view stays as it is."""
@@ -154,37 +164,47 @@ class ModelLive(pn.viewable.Viewer):
             self._following.cancel()
             self._following = None
 
-    async def _follow_model(self) -> None:
-        async for event in self.client.follow_model(self.id, self._after, watcher=self._watcher("model")):
-            await self._gather(self._model_events, event)
-
-    async def _follow_log(self) -> None:
-        async for event in self.client.follow_logs(self.id, self._log_after, watcher=self._watcher("log")):
-            await self._gather(self._log_events, event)
-
-    async def _gather(self, waiting: list[Event], event: Event) -> None:
-        waiting.append(event)
-        self._arrived.set()
-        if len(waiting) >= MOST_WAITING:  # the stream is a position on the server: nothing is lost by waiting
-            self._shown.clear()
-            await self._shown.wait()
-
-    def _watcher(self, which: str) -> Callable[[bool], None]:
-        def heard(connected: bool) -> None:
-            if self._connected[which] != connected:
-                self._connected[which] = connected
-                self._show_pulse()
-
-        return heard
-
-    async def _show_all(self) -> None:
+    async def _show_rows(self, ear: Ear) -> None:
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            (events, self._model_events), (lines, self._log_events) = (self._model_events, []), (self._log_events, [])
-            self._shown.set()
-            await self._change(lambda events=events, lines=lines: self._heard(events, lines))  # type: ignore[misc]
+            await ear.wait()
+            events, lines = ear.take()
+            self._after, self._log_after = ear.position(0), ear.position(1)
+            if events or lines:
+                await self._change(partial(self._heard, events, lines))
+            if ear.asked or ear.connected != self._connected:
+                self._stirred.set()
             await asyncio.sleep(GATHER)
+
+    async def _show_rest(self, ear: Ear) -> None:
+        """Charts, figures and state."""
+        while True:
+            await self._stirred.wait()
+            await asyncio.sleep(DRAWN)
+            self._stirred.clear()
+            asked, rested = ear.asked, ear.rested
+            ear.asked = ear.rested = False
+            figures = ear.figures if asked else None
+            self._connected = ear.connected
+            if asked and ear.problem is None and ear.model is not None and self.model is not None:
+                heard = max(filter(None, (ear.model.heard_at, self.model.heard_at)), default=None)
+                self.model = replace(ear.model, heard_at=heard)
+            made = await self.trading.prepare(figures) if figures is not None else None
+            late, self._late = self._late, []
+
+            def change(late: list[Callable[[], None]] = late, made: Any = made, figures: Any = figures,
+                       asked: bool = asked) -> None:
+                for each in late:
+                    each()
+                self._show_state()
+                if asked:
+                    self._complain(ear.problem)
+                if figures is not None and made is not None:
+                    self._show_tiles(figures)
+                    self.trading.profit(figures, made)
+
+            await self._change(change)
+            if rested:
+                await self.trading.refresh()
 
     async def _change(self, change: Callable[[], None]) -> None:
         """Do something to the page under its document's lock, and wait until it is done."""
@@ -192,7 +212,8 @@ class ModelLive(pn.viewable.Viewer):
 
         def work() -> None:
             try:
-                change()
+                with self._one_message():
+                    change()
             except Exception:
                 log.exception("a change of a model's page failed")
             finally:
@@ -201,6 +222,11 @@ class ModelLive(pn.viewable.Viewer):
 
         self.locked(work)
         await done
+
+    def _one_message(self) -> AbstractContextManager[None]:
+        """All that is changed in this context goes to the browser at once."""
+        served = self.document is not None and self.document.session_context is not None
+        return pn.io.hold(self.document) if served else nullcontext()
 
     def locked(self, change: Callable[[], None]) -> None:
         """Do something to Bokeh models: now in a notebook, else in the document's next tick."""
@@ -225,21 +251,27 @@ class ModelLive(pn.viewable.Viewer):
                 calls.append(event)
             elif event.type == "lifecycle":
                 self._lived(event)
-        if orders and self.trading.heard(orders):
-            pn.state.execute(self.trading.begin)
+        if orders:
+            self.trading.heard(orders)
+            self._late.append(partial(self._draw, orders))
         if calls and "Calls" in self._opened:
             self.calls.heard(calls)
         if lines and "Log" in self._opened:
-            fresh = [event for event in lines if event.seq > self.log.last]
-            if fresh:
-                self.log.heard(fresh)
-        if events and "Details" in self._opened:
-            self.details.heard(self.model, [event for event in events if event.type not in ("order", "call")])
+            self.log.heard(lines)
         heard = max((event.at for event in (*events[-1:], *lines[-1:])), default=None)
         self.model = replace(self.model, heard_at=heard or self.model.heard_at)
-        self._show_pulse()
-        if events or any(event.data.get("type") not in ("stdout", "info", "debug") for event in lines):
-            self._traded.set()
+        others = [event for event in events if event.type not in ("order", "call")]
+        if others and "Details" in self._opened:
+            self._late.append(partial(self._tell, others))
+        self._stirred.set()
+
+    def _draw(self, orders: list[Order]) -> None:
+        if self.trading.drawn(orders):
+            pn.state.execute(self.trading.begin)
+
+    def _tell(self, events: list[Event]) -> None:
+        assert self.model is not None
+        self.details.heard(self.model, events)
 
     def _lived(self, event: Event) -> None:
         assert self.model is not None
@@ -249,40 +281,18 @@ class ModelLive(pn.viewable.Viewer):
                 told[name] = None if event.data[name] is None else times.parse(event.data[name])
         self.model = replace(self.model, **told)
 
-    async def _refresh(self) -> None:
-        """Figures after trades, at most one question a second; and now and then without any."""
-        while True:
-            try:
-                async with asyncio.timeout(REST):
-                    await self._traded.wait()
-            except TimeoutError:
-                await self._guard(self.trading.refresh())
-            self._traded.clear()
-            await asyncio.sleep(0.15)  # a burst of orders is one question
-            await self._guard(self._show_model())
-            await self._guard(self._show_figures())
-            await asyncio.sleep(FIGURES)
-
-    async def _guard(self, work: Awaitable[None]) -> None:
-        """What cannot be fetched now will be asked for again; it is said while it lasts."""
-        try:
-            await work
-        except WorkbenchError as error:
-            self._problem.object = f'<div class="error" role="alert">{explained(error)}</div>'
-            self._problem.visible = True
-        else:
-            self._problem.visible = False
+    def _complain(self, error: WorkbenchError | None) -> None:
+        """What cannot be fetched now is said while it lasts."""
+        text = "" if error is None else f'<div class="error" role="alert">{explained(error)}</div>'
+        if self._problem.object != text:
+            self._problem.param.update(object=text, visible=bool(text))
 
     # -- showing -------------------------------------------------------------------------------------------------
 
-    async def _show_model(self) -> None:
-        self.model = await self.client.model(self.id)
-        self._show_state()
-
-    async def _show_figures(self) -> None:
-        figures = await figures_of(self.client, self.id)
+    async def _show_figures(self, figures: Figures) -> None:
+        made = await self.trading.prepare(figures)
         self._show_tiles(figures)
-        await self.trading.profit(figures)
+        self.trading.profit(figures, made)
 
     def _show_state(self) -> None:
         model = self.model
@@ -306,11 +316,11 @@ class ModelLive(pn.viewable.Viewer):
     def _show_pulse(self) -> None:
         if self.model is None:
             return
-        connected = all(self._connected.values())
-        self._pulse.put([{
-            "id": "pulse", "state": list(state_of(self.model)), "message": self.model.message or "",
-            "heard": millis(self.model.heard_at),
-            "stream": ["live", "good"] if connected else ["reconnecting …", "bad"]}])
+        pulse = {"id": "pulse", "state": list(state_of(self.model)), "message": self.model.message or "",
+                 "heard": millis(self.model.heard_at),
+                 "stream": ["live", "good"] if self._connected else ["reconnecting …", "bad"]}
+        if self._pulse.rows != [pulse]:
+            self._pulse.put([pulse])
 
     def _show_tiles(self, figures: Figures) -> None:
         tiles = figures.tiles(self.model.orders if self.model else 0)

@@ -33,6 +33,7 @@ class Output:
         self.last = 0
         self._paused = False
         self._missed = 0
+        self._meanwhile: list[Row] | None = None
         self.view = LiveRows(
             look, columns=self.columns, caption=self.caption, placeholder=self.placeholder, newest=self.newest,
             most=MOST, tall=460, bare=self.bare, searchable=self.search, types=list(self.types), typed=True,
@@ -45,12 +46,17 @@ class Output:
         raise NotImplementedError
 
     async def load(self) -> None:
-        """The newest rows that fit what is searched."""
-        rows, before, last = await self._read(None)
+        """The newest rows that fit what is searched, and what comes while they are read."""
+        self._meanwhile = []
+        try:
+            rows, before, last = await self._read(None)
+        finally:
+            meanwhile, self._meanwhile = self._meanwhile, None
         self._first = before
         self.last = max(self.last, last)
         self._missed = 0
         self.view.reset(self._ordered(rows), more=before is not None, note=self._said(len(rows)))
+        self.put([row for row in meanwhile if int(row["id"]) > last])
 
     async def _read(self, before: int | None) -> tuple[list[Row], int | None, int]:
         """Rows before a number, oldest first; where to go on, and the stream's newest number. Searches look piece by
@@ -87,6 +93,9 @@ class Output:
 
     def put(self, rows: list[Row]) -> None:
         """Rows that came. While paused they are only counted: they are read again when it goes on."""
+        if self._meanwhile is not None:
+            self._meanwhile += rows
+            return
         fitting = [row for row in rows if self._fits(row)]
         if not fitting:
             return
@@ -119,8 +128,10 @@ class Log(Output):
 
     def heard(self, events: list[Event]) -> None:
         """Lines that were followed."""
-        self.last = max(self.last, events[-1].seq)
-        self.put([line_row(log_of(event)) for event in events])
+        fresh = [event for event in events if event.seq > self.last]
+        if fresh:
+            self.last = fresh[-1].seq
+            self.put([line_row(log_of(event)) for event in fresh])
 
 
 class Calls(Output):

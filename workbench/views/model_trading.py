@@ -1,6 +1,9 @@
 """A model's trading: price with orders, profit, positions, and the orders themselves, linked by a click."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +39,15 @@ def words(text: str, look: Style, **options: Any) -> pn.pane.HTML:
     return pn.pane.HTML(text, stylesheets=[sheet(look), MARKUP_CSS], sizing_mode="stretch_width", margin=0, **options)
 
 
+@dataclass(frozen=True)
+class Made:
+    """Figures ready to be shown: the curve in one currency, and its charts when they are new."""
+
+    currency: str
+    columns: dict[str, np.ndarray]
+    charts: list[Drawing] | None
+
+
 class Trading:
     """The first tab. `view` is its layout."""
 
@@ -51,6 +63,7 @@ class Trading:
                                tall=440, picks=True, asks=True, searchable="Search orders", asked=self._asked)
         self._until: float | None = None
         self._text = ""
+        self._meanwhile: dict[str, Order] | None = None
         self._told = False
         self._symbol = pn.widgets.Select(label="Symbol", options=[], width=180, margin=0, visible=False)
         self._symbol.param.watch(self._chosen, "value")
@@ -61,6 +74,8 @@ class Trading:
         self._note = words("", look)
         self._curves = pn.Column(sizing_mode="stretch_width", margin=0)
         self._curve_note = words("", look)
+        self._no_curve = words('<p class="empty">The profit curve begins with the first trade that has a price.</p>',
+                               look)
         self.positions = LiveRows(look, columns=POSITIONS, caption="Positions", page=50, most=5000,
                                   placeholder="No position has been opened yet.")
         self._figures: Figures | None = None
@@ -85,18 +100,24 @@ class Trading:
     async def load(self, symbols: tuple[str, ...]) -> None:
         """The newest orders, and the chart of the symbol that was traded last."""
         await self._list()
-        latest = next(iter(self._orders.values()), None)
+        latest = next(reversed(self._orders.values()), None)
         self._symbols = list(dict.fromkeys([*symbols, *(order.symbol for order in self._orders.values())]))
         self._offer(latest.symbol if latest else (self._symbols[0] if self._symbols else ""))
         await self._open(self._symbol.value or "")
 
     async def _list(self) -> None:
-        page = await self._client.orders(self._model, limit=FIRST, text=self._text)
+        self._meanwhile = {}
+        try:
+            page = await self._client.orders(self._model, limit=FIRST, text=self._text)
+        finally:
+            meanwhile, self._meanwhile = self._meanwhile, None
         self._cursor = page.next
         if not self._text:
-            self._orders = {order.id: order for order in page.items}
+            self._orders = {order.id: order for order in page.items[::-1]} | meanwhile
         self.orders.reset([order_row(order) for order in page.items], more=page.next is not None,
                           note=f"{len(page.items)}{'+' if page.next else ''} fit" if self._text else "")
+        if meanwhile and not self._text:
+            self._put(meanwhile)
 
     def _offer(self, chosen: str) -> None:
         self._told = True  # this is no person's choice
@@ -122,16 +143,25 @@ class Trading:
         if not self._told and event.new and (self._chart is None or self._chart.symbol != event.new):
             pn.state.execute(partial(self._open, event.new))
 
-    def heard(self, orders: list[Order]) -> bool:
-        """Show orders that were followed; the document may be changed now. Gives whether a chart must be begun."""
+    def heard(self, orders: list[Order]) -> None:
+        """Show the rows of orders that were followed; the document may be changed now."""
         latest = {order.id: order for order in orders}  # of several words about one order the last counts
         self._orders |= latest
         for id in list(self._orders)[:max(len(self._orders) - 2 * DRAWN, 0)]:
             del self._orders[id]
-        if not self._text:
-            oldest = self.orders.put([order_row(order) for order in latest.values()])
-            if oldest is not None:
-                self._until = oldest["at"]
+        if self._meanwhile is not None:
+            self._meanwhile |= latest
+        elif not self._text:
+            self._put(latest)
+
+    def _put(self, latest: Mapping[str, Order]) -> None:
+        oldest = self.orders.put([order_row(order) for order in latest.values()])
+        if oldest is not None:
+            self._until = oldest["at"]
+
+    def drawn(self, orders: list[Order]) -> bool:
+        """Show these orders in the chart; the document may be changed now. Gives whether a chart must be begun."""
+        latest = {order.id: order for order in orders}
         for order in latest.values():
             if order.symbol not in self._symbols:
                 self._symbols.append(order.symbol)
@@ -152,8 +182,6 @@ class Trading:
 
     def annotated(self, id: str, annotation: str) -> list[Order]:
         """The order with its reason, when it is at hand."""
-        from dataclasses import replace
-
         known = self._orders.get(id)
         return [replace(known, annotation=annotation)] if known is not None else []
 
@@ -161,7 +189,7 @@ class Trading:
         if name == "more" and (self._cursor or self._until):
             page = await self._older()
             self._cursor, self._until = page.next, None
-            self._orders = {**{order.id: order for order in page.items}, **self._orders}
+            self._orders = {**{order.id: order for order in page.items[::-1]}, **self._orders}
             self.orders.older([order_row(order) for order in page.items], more=page.next is not None)
         elif name == "search":
             self._text, self._until = str(data.get("text") or "")[:200], None
@@ -190,48 +218,58 @@ class Trading:
 
     # -- profit --------------------------------------------------------------------------------------------------
 
-    async def profit(self, figures: Figures) -> None:
-        """Show new figures of profit and positions."""
+    async def prepare(self, figures: Figures) -> Made:
+        """What takes a while of showing figures: the curve, and its charts when there are none yet."""
+        currency = str(self._money.value or "")
+        if currency not in figures.curves:
+            currency = next(iter(figures.curves), "")
+        columns = curve_of(figures, currency)
+        fresh = len(columns["time"]) > 1 and (not self._profit or currency != self._currency)
+        return Made(currency, columns, await beside(None, self._charts, columns, currency) if fresh else None)
+
+    def profit(self, figures: Figures, made: Made) -> None:
+        """Show figures of profit and positions, as prepared; the document may be changed now."""
         self._figures = figures
-        self.positions.reset(positions_of(figures))
+        rows = positions_of(figures)
+        if rows != self.positions.rows:
+            self.positions.reset(rows)
         currencies = list(figures.curves)
         if currencies != list(self._money.options):
             self._told = True
-            self._money.param.update(
-                options=currencies, visible=len(currencies) > 1,
-                value=self._money.value if self._money.value in currencies else next(iter(currencies), None))
+            self._money.param.update(options=currencies, visible=len(currencies) > 1, value=made.currency or None)
             self._told = False
-        await self._draw()
+        self._show_curve(figures, made)
 
     def _recounted(self, event: Any) -> None:
         if not self._told and self._figures is not None:
-            pn.state.execute(self._draw)
+            pn.state.execute(self._recount)
 
-    async def _draw(self) -> None:
-        assert self._figures is not None
-        currency = str(self._money.value or "")
-        columns = curve_of(self._figures, currency)
-        self._curve_note.object = f'<p class="muted" style="margin:4px 0 0">{self._figures.note(currency)}</p>'
-        if len(columns["time"]) < 2:
+    async def _recount(self) -> None:
+        figures = self._figures
+        assert figures is not None
+        made = await self.prepare(figures)
+        self._locked(lambda: self._show_curve(figures, made))
+
+    def _show_curve(self, figures: Figures, made: Made) -> None:
+        note = f'<p class="muted" style="margin:4px 0 0">{escape(figures.note(made.currency))}</p>'
+        if self._curve_note.object != note:
+            self._curve_note.object = note
+        if len(made.columns["time"]) < 2:
             self._profit = []
-            self._curves[:] = [words('<p class="empty">The profit curve begins with the first trade that has a price.'
-                                     "</p>", self._look)]
-            return
-        if not self._profit or currency != self._currency:
-            self._currency = currency
-            self._profit = await beside(None, self._made, columns, currency)
+            if len(self._curves) != 1 or self._curves[0] is not self._no_curve:
+                self._curves[:] = [self._no_curve]
+        elif made.charts is not None:
+            self._profit, self._currency = made.charts, made.currency
             figure = column(*(drawing.figure for drawing in self._profit), sizing_mode="stretch_width", spacing=0)
             self._curves[:] = [pn.pane.Bokeh(figure, sizing_mode="stretch_width", margin=0)]
-            return
-
-        def change() -> None:
+        elif self._profit:
             for drawing in self._profit:
-                for label in drawing.sources:
-                    drawing.fill(label, columns)
+                for label, source in drawing.sources.items():
+                    if not all(np.array_equal(source.data[name], made.columns[name]) for name in source.data
+                               if name in made.columns):
+                        drawing.fill(label, made.columns)
 
-        self._locked(change)
-
-    def _made(self, columns: dict[str, np.ndarray], currency: str) -> list[Drawing]:
+    def _charts(self, columns: dict[str, np.ndarray], currency: str) -> list[Drawing]:
         drawings = [draw(pictures.profit(columns, self._look, currency=currency), self._look),
                     draw(pictures.drawdown(columns, self._look, currency=currency), self._look)]
         figures = [drawing.figure for drawing in drawings]
