@@ -10,12 +10,14 @@ __all__ = ["Match", "Pairing", "Trade", "match"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trade:
-    """`side` is buy or sell; `price` in the quote currency for a unit."""
+    """`side` is buy or sell; `price` in the quote currency for a unit. `id` and `quantity` are for people."""
 
     symbol: str
     side: str
     at: datetime
     price: float
+    quantity: float = 0.0
+    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

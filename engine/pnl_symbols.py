@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.model import Market
 
-__all__ = ["Pair", "market_of", "pair_of"]
+__all__ = ["Pair", "market_of", "markets_of", "pair_of"]
 
 QUOTES: Final = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "EUR", "GBP", "JPY", "CHF", "AUD", "CAD", "BTC", "ETH",
                  "BNB", "DAI")
@@ -35,9 +35,14 @@ def pair_of(symbol: str, currency: str = "") -> Pair:
 
 
 def market_of(symbol: str, exchange: str, markets: Iterable[Market]) -> Market | None:
-    """The market that prices a symbol: same asset and currency (any letter case; a symbol without a currency fits
-    any), the bot's exchange before others, then the first by key. None if there is none."""
+    """The market that prices a symbol: the first of `markets_of`; None if there is none."""
+    return next(iter(markets_of(symbol, exchange, markets)), None)
+
+
+def markets_of(symbol: str, exchange: str, markets: Iterable[Market]) -> list[Market]:
+    """The markets that can price a symbol: same asset and currency (any letter case; a symbol without a currency fits
+    any), the bot's exchange before others, then by key."""
     pair = pair_of(symbol)
     fits = [each for each in markets if each.asset.upper() == pair.asset.upper()
             and pair.currency.upper() in ("?", each.currency.upper())]
-    return min(fits, key=lambda each: (each.exchange.lower() != exchange.lower(), each.key), default=None)
+    return sorted(fits, key=lambda each: (each.exchange.lower() != exchange.lower(), each.key))

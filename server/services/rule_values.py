@@ -1,4 +1,4 @@
-"""The figures that rules compare, each read from what a model has reported."""
+"""The figures that rules compare, each read from what a model has reported, or made of its orders."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -6,24 +6,33 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 
 from engine import times
+from engine.pnl_figures import Figures
 from server.store.encoding import decode
 from server.store.tables.activity import orders, pnl_points
 from server.store.tables.core import events
 
-__all__ = ["CONDITIONS", "value_of"]
+__all__ = ["CONDITIONS", "PROFIT", "value_of"]
 
 CONDITIONS: Final[Mapping[str, str]] = {
     "no_heartbeat": "seconds without a word", "no_data": "seconds without data",
     "error_rate": "error lines in the window", "order_rejects": "rejected orders in the window",
     "drawdown": "profit below its highest", "daily_loss": "profit below midnight's",
 }
+PROFIT: Final[Mapping[str, Callable[[Figures], float]]] = {
+    "drawdown": lambda figures: max(each.drawdown for each in figures.totals.values()),
+    "daily_loss": lambda figures: max(-each.today for each in figures.totals.values()),
+}
+"""Conditions on profit, from its figures; without any, from the reported series."""
 ERRORS: Final = frozenset({"error", "stderr", "critical", "fatal"})
 REJECTED: Final = ("rejected", "reject", "failed", "error", "denied", "refused")
 LINES: Final = 5000  # lines of a log that are looked at
 
 
-def value_of(connection: Connection, condition: str, model: Any, at: int, params: Mapping[str, float]) -> float | None:
+def value_of(connection: Connection, condition: str, model: Any, at: int, params: Mapping[str, float],
+             figures: Figures | None = None) -> float | None:
     """The figure of a model (a row) at an instant; None when there is nothing to judge."""
+    if figures is not None and figures.totals and condition in PROFIT:
+        return PROFIT[condition](figures)
     return _VALUES[condition](connection, model, at, at - round(params["window"] * times.SECOND))
 
 

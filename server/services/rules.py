@@ -4,8 +4,8 @@
     no_data        seconds since its last order, metric, result … (anything but log lines)
     error_rate     error lines in its log within `window` seconds
     order_rejects  orders rejected within `window` seconds
-    drawdown       how far its reported profit lies below its highest, in its currency
-    daily_loss     how far its reported profit lies below that of the last midnight (UTC)
+    drawdown       how far its profit lies below its highest, in its currency (of several: the furthest)
+    daily_loss     how far its profit lies below that of the last midnight (UTC)
 
 A rule fires when its value has been above `threshold` for `lasting` seconds, and again only `cooldown` seconds later;
 while it is silenced it waits. Every firing and its end is a row and an event on the stream `rules`, from which notices
@@ -24,7 +24,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from engine import times
 from engine.errors import Invalid, NotFound, WorkbenchError
-from server.services.rule_values import CONDITIONS, value_of
+from engine.pnl_figures import Figures
+from server.services.profit import Profit
+from server.services.rule_values import CONDITIONS, PROFIT, value_of
 from server.store.database import Database
 from server.store.events import EventLog
 from server.store.tables.activity import models
@@ -73,9 +75,10 @@ class Firing:
 class Rules:
     """Makes rules and looks at them every few seconds."""
 
-    def __init__(self, *, db: Database, events: EventLog) -> None:
+    def __init__(self, *, db: Database, events: EventLog, profit: Profit | None = None) -> None:
         self._db = db
         self._events = events
+        self._profit = profit
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -157,6 +160,7 @@ class Rules:
         """Look at every rule that is switched on, for every model that it concerns; how many changed their state."""
         at = times.micros(times.now()) if now is None else now
         asked = select(rules).where(rules.c.enabled)
+        figures = await self._figures()
 
         def measure(connection: Connection) -> list[tuple[Any, str, Any, float | None]]:
             found = []
@@ -166,7 +170,7 @@ class Rules:
                 if rule.model:
                     query = query.where(models.c.id == rule.model)
                 for model in connection.execute(query).all():
-                    value = value_of(connection, rule.condition, model, at, rule.params)
+                    value = value_of(connection, rule.condition, model, at, rule.params, figures.get(model.id))
                     found.append((rule, model.id, known.get((rule.id, model.id)), value))
             return found
 
@@ -178,6 +182,21 @@ class Rules:
 
             await self._db.write(work)
         return len(steps)
+
+    async def _figures(self) -> dict[str, Figures]:
+        """How the models fare that rules on profit concern, as far as it is known; the rest is known at the next
+        look."""
+        if self._profit is None:
+            return {}
+        query = select(rules.c.model).where(rules.c.enabled, rules.c.condition.in_(PROFIT)).distinct()
+        every = select(models.c.id)
+
+        def concerned(connection: Connection) -> list[str]:
+            named = list(connection.execute(query).scalars())
+            return named if "" not in named else list(connection.execute(every).scalars())
+
+        known = {model: self._profit.known(model)[0] for model in await self._db.read(concerned)}
+        return {model: figures for model, figures in known.items() if figures is not None}
 
     def _take(self, connection: Connection, step: "_Step", at: int) -> None:
         """Write a change of state down, unless another server has done so."""

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine import times
 from engine.activity import Order
 from engine.model import Market
-from engine.pnl import Ledger, curve, executed
+from engine.pnl import BACK, Ledger, curve, executed
+from engine.pnl_figures import axis, figures_of
 from engine.pnl_symbols import Pair, market_of, pair_of
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -135,6 +137,61 @@ def test_one_by_one_is_bit_for_bit_the_whole(rows, random):
     assert all(grown.add(each, pair, nothing) for each in orders)
     random.shuffle(orders)
     assert grown == ledger(*orders)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(("buy", "sell")), st.floats(0.001, 10), st.floats(0.01, 1e5), st.floats(0, 1),
+                          st.sampled_from(("BTC-USD", "ETH-EUR")), st.sampled_from(("", "BNB"))), max_size=25),
+       st.randoms())
+def test_taken_in_any_order_and_changed_is_bit_for_bit_the_whole(rows, random):
+    orders = [order(n, side, size, price, fee=fee, symbol=symbol, fee_currency=paid)
+              for n, (side, size, price, fee, symbol, paid) in enumerate(rows)]
+    final = {each.id: each for each in orders}
+    steps = random.sample(orders, len(orders))
+    for each in random.sample(orders, len(orders) // 3):  # some are heard of again, with another price or not at all
+        changed = replace(each, price=random.choice((each.price, None, 7.0)), status=random.choice((None, "canceled")))
+        steps.append(changed)
+        final[each.id] = changed
+    grown = Ledger()
+    assert all(grown.take(each, pair, nothing) for each in steps)
+    whole = ledger(*final.values())
+    assert grown == whole and list(grown.positions) == list(whole.positions)
+
+
+def test_what_is_too_far_back_is_not_taken():
+    orders = [order(n, "buy", 1, 10) for n in range(BACK + 2)]
+    made = ledger(*orders)
+    assert made.take(replace(orders[5], price=11.0), pair, nothing)
+    assert made == ledger(*orders[:5], replace(orders[5], price=11.0), *orders[6:])
+    assert not ledger(*orders).take(replace(orders[1], price=11.0), pair, nothing)
+    assert ledger(*orders).take(replace(orders[0], annotation="why"), pair, nothing), "nothing that counts"
+
+
+def test_totals_by_hand():
+    """Bought for 100, worth 90 at its lowest, sold for 120 the day after; 8 more at 120 now worth 100."""
+    made = ledger(order(0, "buy", 1, 100), order(26 * 60, "sell", 1, 120), order(27 * 60, "buy", 8, 120))
+    start = times.micros(START)
+
+    def marks(time: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        hours = (time - start) / 3.6e9
+        return {KEY: np.where(hours < 1, np.nan, np.where(hours < 26, 90.0, np.where(hours <= 27, np.nan, 110.0)))}
+
+    found = figures_of(made, marks, start + 30 * 3600 * 10**6)
+    total = found.totals["USD"]
+    assert (total.total, total.realised, total.unrealised, total.exposure) == (20 - 80, 20, -80, 880)
+    assert total.today == -60 + 10, "10 lay below at midnight"
+    assert (total.base, total.drawdown, total.max_drawdown) == (960, 80, 80)
+    assert total.drawdown_fraction == pytest.approx(80 / 980) and found.spark[-1] == -60
+    assert figures_of(Ledger(), marks, start).totals == {}
+
+
+@pytest.mark.parametrize(("span", "width"), [(0, 60), (3600, 60), (86400 * 30, 900), (86400 * 365 * 3, 86400),
+                                             (86400 * 365 * 60, 5 * 86400)], ids=str)
+def test_the_axis_has_regular_bars_and_not_too_many(span: int, width: int):
+    first = times.micros(START) + 5
+    seconds, opens = axis(first, first + span * times.SECOND)
+    assert seconds == width and len(opens) <= 5002 and set(np.diff(opens)) <= {width * times.SECOND}
+    assert opens[0] <= first and opens[-1] < first + span * times.SECOND + 1 <= opens[-1] + 2 * width * times.SECOND
 
 
 @pytest.mark.parametrize(("symbol", "asset", "currency"), [
