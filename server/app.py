@@ -35,6 +35,7 @@ from server.dialects import (
     native_instances,
     native_markets,
     native_models,
+    native_profit,
     native_projects,
     native_rules,
     native_runs,
@@ -58,8 +59,8 @@ __all__ = ["DIALECTS", "Server", "run", "serve"]
 
 DIALECTS: Final[tuple[Any, ...]] = (
     pages, native, blankly_deploy, blankly_events,
-    native_events, native_imports, native_instances, native_markets, native_models, native_projects,
-    native_runs, native_sweeps, native_alerts, native_deliveries, native_deployments,
+    native_events, native_imports, native_instances, native_markets, native_models, native_profit,
+    native_projects, native_runs, native_sweeps, native_alerts, native_deliveries, native_deployments,
     native_detectors, native_rules, native_subscribers, tradingpartners,
     gekko_imports, gekko_live, gekko_live_page, gekko, glowback,  # whose catch-alls come last
 )
@@ -129,12 +130,12 @@ class Server:
             if listen:
                 self._listen()
             if compute:
-                await self._start_models()
+                await self.start_models()
         except BaseException:
             await self.services.close()
             raise
 
-    async def _start_models(self) -> None:
+    async def start_models(self) -> None:
         """Take up the models that should run: they are told where the server is."""
         services = self.services
         environment = ModelEnvironment(users=services.users, activity=services.activity,

@@ -23,6 +23,7 @@ from server.services.keys import Keys
 from server.services.markets import Markets
 from server.services.model_reads import ModelReads
 from server.services.optimizations import Optimizations
+from server.services.profit import Profit
 from server.services.rules import Rules
 from server.services.runs import Runs
 from server.services.subscribers import Subscribers
@@ -56,6 +57,7 @@ class Services:
     hosts: ModelHosts | None
     markets: Markets
     models: ModelReads
+    profit: Profit
     runs: Runs
     optimizations: Optimizations
     exchanges: Exchanges
@@ -82,6 +84,7 @@ class Services:
             runs = Runs(db=db, events=events, pool=pool, store=store, data_dir=config.data_dir.absolute())
             activity = Activity(db=db, events=events, users=users)
             markets = Markets(store=store, db=db, events=events)
+            profit = Profit(db=db, events=events, store=store)
             exchanges = Exchanges(config.data_dir / "exchanges", config.exchanges)
             keys = Keys(db=db, events=events, exchanges=exchanges, data_dir=config.data_dir)
             alerts = Alerts(db=db, events=events, store=store, data_dir=config.data_dir)
@@ -98,10 +101,10 @@ class Services:
                 alerts=alerts, hooks=Hooks(db, alerts),
                 subscribers=Subscribers(db, users), credits=Credits(db, events),
                 deliveries=Deliveries(db=db, events=events, data_dir=config.data_dir, allowed=config.notice_networks),
-                rules=Rules(db=db, events=events),
+                rules=Rules(db=db, events=events, profit=profit),
                 markets=markets, exchanges=exchanges, keys=keys,
                 imports=Imports(db=db, events=events, store=store, exchanges=exchanges),
-                models=ModelReads(db), runs=runs,
+                models=ModelReads(db), profit=profit, runs=runs,
                 instances=Instances(db=db, events=events, markets=markets, store=store, activity=activity,
                                     exchanges=exchanges, keys=keys, live_trading=config.allow_live_trading),
                 optimizations=Optimizations(db=db, events=events, runs=runs))
@@ -113,6 +116,7 @@ class Services:
             await services.imports.start()
             await services.instances.start()
             await services.deliveries.start()
+            await services.profit.start()
             await services.rules.start()
             await services.credits.start()
             return services
@@ -134,6 +138,7 @@ class Services:
         if self.hosts is not None:
             await self.hosts.close()
         await self.rules.close()
+        await self.profit.close()
         await self.deliveries.close()
         await self.credits.close()
         await self.subscribers.close()
