@@ -10,7 +10,7 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
-GONE = ("https://events.blankly.finance/", "http://localhost/v1/")  # the second is that of slate 1.0
+GONE = ("https://events.blankly.finance/", "http://localhost/v1/", "http://localhost/log")  # slate 1.0 has the latter
 SENDER = "requests.sessions"
 
 
@@ -25,15 +25,15 @@ def install():
         sys.meta_path.insert(0, _Finder(url))
 
 
-def turn(session, url):
-    """Have a class of sessions send to `url` what was for the old address."""
+def turn(session, here):
+    """Have a class of sessions send here what was for the old address."""
     send = session.request
 
     @functools.wraps(send)
-    def request(self, method, address, *args, **kwargs):
-        if isinstance(address, str) and address.startswith(GONE):
-            address = url + "/" + address.split("/", 3)[3]
-        return send(self, method, address, *args, **kwargs)
+    def request(self, method, url, *args, **kwargs):
+        if isinstance(url, str) and url.startswith(GONE):
+            url = here + "/" + url.split("/", 3)[3]
+        return send(self, method, url, *args, **kwargs)
 
     session.request = request
 
