@@ -9,6 +9,7 @@ from engine import times
 from engine.errors import Invalid
 from engine.model import Market
 from workbench.views.base import PageView, markup, on_page
+from workbench.views.imports import ImportPanel, KeyPanel
 from workbench.views.new_backtest import _CARD, RESOLUTIONS, _cell
 
 TYPES: Final = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "pq": "application/vnd.apache.parquet",
@@ -34,7 +35,7 @@ def size(count: float) -> str:
 
 
 class Markets(PageView):
-    """`/markets`: the datasets, one of them in detail, and the import."""
+    """`/markets`: the datasets, one of them in detail, imports from files and exchanges, exchanges and keys."""
 
     def build(self) -> Any:
         self._items: list[dict[str, Any]] = []
@@ -60,9 +61,13 @@ class Markets(PageView):
                 self._exchange, self._asset, self._currency, self._resolution)), gap="8px 12px", margin=0),
             self._overwrite, self._import, self._state, sizing_mode="stretch_width", margin=0,
             styles={**_CARD, "gap": "10px"})
+        self._imports = ImportPanel(self.client, self.complain, self._show)
+        self._keys = KeyPanel(self.client, self.complain)
+        exchanges = pn.FlexBox(_cell(self._imports.view, 480, grow=3), _cell(self._keys.view, 320, grow=2), gap="12px",
+                               align_items="flex-start", sizing_mode="stretch_width", margin=0)
         return pn.Column(markup("<h1>Markets</h1>"), pn.FlexBox(
             _cell(pn.Column(self._list, sizing_mode="stretch_width", margin=0), 480, grow=3), _cell(form, 320, grow=2),
-            gap="12px", align_items="flex-start", sizing_mode="stretch_width", margin=0), self._detail,
+            gap="12px", align_items="flex-start", sizing_mode="stretch_width", margin=0), self._detail, exchanges,
             sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
 
     async def load(self) -> None:
@@ -70,6 +75,9 @@ class Markets(PageView):
         wanted = (self.query.get("market", ""), self.query.get("resolution", ""))
         if wanted[0]:
             await self._show_detail(*wanted)
+        await self._imports.load()
+        self.spawn(self._imports.follow())
+        await self._keys.load()
 
     async def _show(self) -> None:
         self._items = await self.client.markets()
