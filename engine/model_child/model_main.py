@@ -95,7 +95,9 @@ def stop_threads():
 
     for strategy in Reporter.strategies:
         try:
-            strategy.teardown() if hasattr(strategy, "teardown") else strategy.model.teardown()
+            end = getattr(strategy, "teardown", None) or getattr(getattr(strategy, "model", None), "teardown", None)
+            if end is not None:
+                end()
         except BaseException:
             traceback.print_exc()
 

@@ -62,7 +62,15 @@ class DeploymentPage(PageView):
                                      f'{escape(id[:128])}</p><a href="/deployments">Uploaded models</a></div>')]
             raise
         self.entitle(model.name)
-        self._lay_out(model)
+        layout = self._lay_out(model)
+        try:
+            await self._fill()
+        finally:  # selects that a browser has not drawn yet must not change: they are filled before
+            self._place[:] = [layout]
+        self.spawn(self._follow())
+        self.spawn(self._tail())
+
+    async def _fill(self) -> None:
         told = await self.client.plans()
         self._plans = {plan["name"]: plan for plan in told["live"]}
         self._plan.offer(told["live"])
@@ -75,10 +83,8 @@ class DeploymentPage(PageView):
             self._plan.widget.value, self._schedule.value = deployed.plan, deployed.schedule
         await self.log.load()
         await self._read_backtests()
-        self.spawn(self._follow())
-        self.spawn(self._tail())
 
-    def _lay_out(self, model: Model) -> None:
+    def _lay_out(self, model: Model) -> pn.Column:
         self.model = model
         self._versions: list[Version] = []
         self._standing: Standing | None = None
@@ -122,11 +128,11 @@ class DeploymentPage(PageView):
                             pn.FlexBox(self._compare, self._download, gap="8px", margin=0), self._changes, **card)
         more = pn.Column(markup('<h2>Upload a new version</h2>'), self._upload.view, **card)
         log = pn.Column(markup("<h2>Log</h2>"), self.log.view, **card)
-        self._place[:] = [pn.Column(
+        return pn.Column(
             self._head, pn.FlexBox(_cell(running, 420), _cell(testing, 340), gap="12px", align_items="flex-start",
                                    sizing_mode="stretch_width", margin=0), log,
             pn.FlexBox(_cell(listing, 480, grow=3), _cell(more, 320, grow=2), gap="12px", align_items="flex-start",
-                       sizing_mode="stretch_width", margin=0), styles={"gap": "12px"}, **_WIDE)]
+                       sizing_mode="stretch_width", margin=0), styles={"gap": "12px"}, **_WIDE)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -242,7 +248,7 @@ class DeploymentPage(PageView):
             self._wrong.object = f'<div role="alert" class="loss" style="font-size:12px">{explained(error)}</div>'
             self._wrong.visible = True
         else:
-            self._wrong.visible = False
+            self._wrong.object, self._wrong.visible = "", False
 
     def _chosen(self, event: Any) -> None:
         pn.state.execute(self._show_files)

@@ -42,7 +42,7 @@ def linked(model: str) -> str:
 
 def pill(state: str) -> str:
     """A state as a pill; the word itself carries the meaning."""
-    return f'<span class="pill {TONES.get(state, "muted")}" data-state="{escape(state)}">{escape(state)}</span>'
+    return f'<span style="flex:none" class="pill {TONES.get(state, "muted")}" data-state="{escape(state)}">{escape(state)}</span>'
 
 
 def sentence(words: str) -> str:
