@@ -8,7 +8,7 @@ nobody shall trade on hours of candles that were made up.
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -167,7 +167,7 @@ async def _from_trades(exchange: Exchange, listing: Listing, start: int, end: in
     return Page(minutes=tuple(kept), until=until, latest=latest, missing=(until - start) // WIDTH - len(kept))
 
 
-def trades_from(answer: list[Mapping[str, Any]]) -> list[Trade]:
+def trades_from(answer: Iterable[Mapping[str, Any]]) -> list[Trade]:
     """What can be read of an answer. Trades without an id are told apart by what they are and how often."""
     found: list[Trade] = []
     often: Counter[tuple[int, float, float]] = Counter()

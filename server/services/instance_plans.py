@@ -18,7 +18,7 @@ __all__ = ["Plan", "new_id", "plan_of"]
 
 MOST_CONFIG: Final = 2**16
 LONGEST_INTERVAL: Final = 3600.0
-SECRETS: Final = ("key", "secret", "username", "passphrase", "password", "apiKey", "token")
+SECRETS: Final = ("key", "secret", "username", "passphrase", "password", "apikey", "privatekey", "token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def plan_of(config: Mapping[str, Any], markets: Sequence[Market]) -> Plan:
             raise Invalid("a replay takes no orders", field="trader.enabled", remedy="use the paper trader")
         replay = replay_of(watch, list(markets))
         market = Market(REPLAY, replay.source.asset, replay.source.currency)
-        config = {**config, "watch": {**watch, "source": replay.source.exchange, "speed": replay.speed}}
+        config = {**config, "watch": {**config["watch"], "source": replay.source.exchange, "speed": replay.speed}}
     else:
         market = Market(watch["exchange"].lower(), watch["asset"].upper(), watch["currency"].upper())
     return Plan(kind=kind, market=market, config=config, replay=replay, since=_since(config), limits=limits,
@@ -100,12 +100,23 @@ def _interval(value: object) -> float:
 
 
 def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys belong into the key store: what a client sends here would be told to every other one."""
-    kept = dict(config)
-    trader = kept.get("trader")
-    if isinstance(trader, Mapping):
-        kept["trader"] = {name: value for name, value in trader.items() if name not in SECRETS}
-    return kept
+    """Keys belong into the key store: what a client sends here, in whatever section, would be told to every other one.
+    A number may be a strategy's parameter of that name, but not in the section of the trader."""
+    return {name: _bare(value, numbers=name == "trader") for name, value in config.items()
+            if not _secret(name, value, numbers=False)}
+
+
+def _bare(value: Any, *, numbers: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _bare(each, numbers=numbers) for name, each in value.items()
+                if not _secret(name, each, numbers=numbers)}
+    if isinstance(value, list):
+        return [_bare(each, numbers=numbers) for each in value]
+    return value
+
+
+def _secret(name: str, value: Any, *, numbers: bool) -> bool:
+    return name.casefold() in SECRETS and (numbers or not isinstance(value, int | float))
 
 
 def new_id(kind: str, at: datetime) -> str:
