@@ -45,11 +45,12 @@ class Heads:
         standing, ready = self._of(policy)
         if not standing.keys().isdisjoint(headers):
             ready = "\n".join(f"{name}: {value}" for name, value in standing.items() if name not in headers)
-        own = [f"{name}: {value}" for name, value in headers.get_all()]
+        own = [f"Date: {self.date}"] if "Date" not in headers else []
+        own += [f"{name}: {value}" for name, value in headers.get_all()]
         lines = "\n".join(own)
         if lines.count("\n") != len(own) - 1 or "\r" in lines:
             raise ValueError("a header holds a line break")
-        text = f"HTTP/1.1 {status} {reason}\n{ready}\nDate: {self.date}\n{lines}\n\n"
+        text = f"HTTP/1.1 {status} {reason}\n{ready}\n{lines}\n\n"
         return text.replace("\n", "\r\n").encode("latin-1")
 
     def _of(self, policy: str) -> tuple[Mapping[str, str], str]:
