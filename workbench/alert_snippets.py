@@ -46,7 +46,7 @@ def browser(url: str, token: str = "TOKEN") -> str:
   }}
 }}
 
-followAlerts({json.dumps(token)}, (state, alert) => console.log(state, alert.ticker, alert));
+followAlerts({json.dumps(token)}, (state, alert) => console.log(state, alert.id, alert));
 '''
 
 

@@ -245,7 +245,8 @@ class OpenAlerts(pn.viewable.Viewer):
         word, tone = LOST[connected]
         text = (f'<div class="head" role="status"><span><b>{len(self._open):,}</b> open: {working:,} working, '
                 f'{len(self._open) - working:,} on going</span>'
-                f'<span class="muted"><b class="{"gain" if tone == "good" else "loss"}">●</b> {word}</span></div>')
+                f'<span class="muted"><b class="{"gain" if tone == "good" else "loss"}" aria-hidden="true">●</b> '
+                f"<span>{word}</span></span></div>")
         if self.head.object != text:
             self.head.object = text
 
