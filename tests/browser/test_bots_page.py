@@ -161,15 +161,14 @@ def test_an_import_shows_progress_is_cancelled_and_resumed(page: Page, server: S
     wait_until(lambda: any(entry["slug"] == "sim" and entry["markets"]
                            for entry in ask(server, "GET", "/exchanges")["items"]))
     enter(page, server, "/markets")
-    page.get_by_label("From the exchange").select_option("sim")
+    page.get_by_label("From the exchange").select_option("Binance (sim)")
     page.get_by_label("Pair to import").fill("BTC/USDT")
     page.get_by_label("Pair to import").press("Enter")
     page.get_by_role("button", name="Start import").click()
     expect(page.get_by_role("alert").filter(has_text="say from which day on")).to_be_visible()
-    day = datetime.fromtimestamp(BEGIN, UTC).strftime("%Y-%m-%d")
-    field = page.get_by_label("First day")
-    field.fill(day)
-    field.press("Enter")
+    for place, after in enumerate((0, 86_400)):  # the pickers of the first and the last day
+        day = datetime.fromtimestamp(BEGIN + after, UTC).strftime("%Y-%m-%d")
+        page.locator("input.flatpickr-input").nth(place).evaluate(f"each => each._flatpickr.setDate('{day}', true)")
     page.get_by_role("button", name="Start import").click()
     bar = page.get_by_role("progressbar", name="Import of sim:BTC/USDT")
     expect(bar).to_be_visible()
@@ -196,7 +195,7 @@ def test_a_failed_import_says_why(page: Page, server: ServerProcess) -> None:
 
 def test_a_key_is_set_removed_and_never_shown(page: Page, server: ServerProcess) -> None:
     enter(page, server, "/markets")
-    page.get_by_label("Exchange of the key").select_option("sim")
+    page.get_by_label("Exchange of the key").select_option("Binance (sim)")
     page.get_by_label("key", exact=True).fill(KEY)
     page.get_by_label("secret", exact=True).fill(SECRET)
     page.get_by_label("secret", exact=True).press("Tab")

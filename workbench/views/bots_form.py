@@ -15,6 +15,7 @@ from engine.gekko_settings import METHODS
 from engine.model import Market
 from workbench.client import AsyncClient
 from workbench.views.base import explained, markup
+from workbench.views.bots_rows import named
 from workbench.views.new_backtest import _CARD, _GRID, Field, _day, parameter_field
 
 __all__ = ["StartForm", "body_sections", "places"]
@@ -142,7 +143,7 @@ class StartForm:
         self._exchanges = {entry["slug"]: entry for entry in await self._client.exchanges()}
         self.allowed = bool((await self._client.info()).get("live_trading"))
         self["kind"].options = {**KINDS, **(REAL_KIND if self.allowed else {})}
-        self["exchange"].options = {entry["name"]: slug for slug, entry in self._exchanges.items()}
+        self["exchange"].options = named(self._exchanges)
         self["strategy"].param.update(options=list(self._strategies), value="MACD")
         self._show_strategy()
         await self.refresh()

@@ -1,7 +1,6 @@
 """Live instances in words and rows."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -9,7 +8,7 @@ from engine import times
 from workbench.views.live_rows import Row
 from workbench.views.tiles import number
 
-__all__ = ["COLUMNS", "KINDS", "clock", "millis", "price", "row_of", "state_of", "title_of"]
+__all__ = ["COLUMNS", "KINDS", "clock", "millis", "named", "price", "row_of", "state_of", "title_of"]
 
 KINDS: Final = {"watcher": "Watcher", "papertrader": "Paper trader", "tradebot": "Trade bot"}
 COLUMNS: Final = [
@@ -37,6 +36,13 @@ def price(value: Any) -> str:
     if not isinstance(value, int | float) or value != value:
         return "–"
     return number(float(value), 2 if abs(value) >= 10 else 4 if abs(value) >= 0.1 else 8)
+
+
+def named(exchanges: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Exchanges (by slug) to choose from: slugs by what to call them. Two may be of one kind, so of one name."""
+    names = [entry["name"] for entry in exchanges.values()]
+    return {entry["name"] if names.count(entry["name"]) == 1 else f"{entry['name']} ({slug})": slug
+            for slug, entry in exchanges.items()}
 
 
 def title_of(instance: Mapping[str, Any]) -> str:
@@ -70,9 +76,3 @@ def row_of(instance: Mapping[str, Any]) -> Row:
         "advice": f"{advice['recommendation']} · {clock(advice.get('date'))}" if advice else "–",
         "error": str(instance.get("error") or instance.get("silent_because") or "")[:200],
         "find": f"{instance['id']} {title} {instance['market']} {instance['kind']} {state[0]}"}
-
-
-def pairs(values: Mapping[str, Any]) -> str:
-    """Facts as a description list."""
-    return '<dl class="facts">' + "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in values.items()) + "</dl>"

@@ -12,7 +12,7 @@ from engine.errors import Invalid, NotFound, WorkbenchError
 from engine.model import Market
 from workbench.client import AsyncClient
 from workbench.views.base import explained, markup
-from workbench.views.bots_rows import clock
+from workbench.views.bots_rows import clock, named
 from workbench.views.new_backtest import _CARD, _GRID, Field, _day
 
 __all__ = ["ImportPanel", "KeyPanel"]
@@ -110,7 +110,7 @@ class ImportPanel:
     async def load(self) -> None:
         """What there is, and what was imported."""
         self._exchanges = {entry["slug"]: entry for entry in await self._client.exchanges()}
-        self["exchange"].options = {entry["name"]: slug for slug, entry in self._exchanges.items()}
+        self["exchange"].options = named(self._exchanges)
         self._turned(None)
         self._go.disabled = False
         await self._read()
@@ -250,15 +250,17 @@ class KeyPanel:
         self._keys = await self._client.exchange_keys()
         chosen = self._exchange.value
         self._exchange.param.update(
-            options={entry["name"]: slug for slug, entry in self._exchanges.items()},
+            options=named(self._exchanges),
             value=chosen if chosen in self._exchanges else next(iter(self._exchanges), None))
         self._show()
 
     def _show(self) -> None:
         rows = "".join(
-            f'<tr><td class="name">{escape(entry["name"])}</td><td class="num">{len(entry["markets"]):,}</td>'
-            f'<td>{"yes" if entry["providesFullHistory"] else "no"}</td><td>{"yes" if entry["tradable"] else "no"}</td>'
-            f'<td>{"stored" if slug in self._keys else "–"}</td></tr>' for slug, entry in self._exchanges.items())
+            f'<tr><td class="name">{escape(name)}</td><td class="num">{len(self._exchanges[slug]["markets"]):,}</td>'
+            f'<td>{"yes" if self._exchanges[slug]["providesFullHistory"] else "no"}</td>'
+            f'<td>{"yes" if self._exchanges[slug]["tradable"] else "no"}</td>'
+            f'<td>{"stored" if slug in self._keys else "–"}</td></tr>'
+            for name, slug in named(self._exchanges).items())
         self._table.object = (
             '<div class="scroll" style="max-height:300px;overflow-y:auto" tabindex="0" role="region" '
             'aria-label="Exchanges"><table><thead><tr><th scope="col">Exchange</th>'
