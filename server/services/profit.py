@@ -254,6 +254,7 @@ class Profit(Subscriber):
             if type in _TYPES:
                 self._old(stream)
         elif stream.startswith("market/") and type in ("candles", "deleted"):
+            self.prices.changed()
             self._moved.append((type, data))
 
     def _old(self, stream: str) -> None:
