@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ WATCH = {"exchange": "binance", "currency": "USDT", "asset": "BTC", "tickrate": 
 FIGURES = ("open", "high", "low", "close", "vwp", "volume")
 API = "/workbench/api"
 LIMIT = 150.0
+OVER = ("tradeCompleted", "tradeAborted", "tradeErrored", "tradeCancelled")
 
 
 @pytest.fixture
@@ -203,6 +206,48 @@ async def test_a_trade_bot_trades_and_says_so(server: Any, client: httpx.AsyncCl
     assert not [each for each in said if KEY in str(each) or SECRET in str(each)] and SECRET not in answer.text
     orders = (await client.get(f"{API}/models/{id}/orders")).json()["items"]
     assert len(orders) == len(done) >= 2
+
+
+async def test_a_trade_bot_in_trouble_shows_its_key_nowhere(server: Any, client: httpx.AsyncClient,
+                                                            simulator: ExchangeSimulator, clock: Clock,
+                                                            caplog: pytest.LogCaptureFixture) -> None:
+    """Not when orders are refused, lines break over signed questions, or the exchange takes the key no more."""
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+    async with listening(server) as said:
+        await client.post("/api/addApiKey", json={"exchange": "binance", "values": {"key": KEY, "secret": SECRET}})
+        trader = {"enabled": True, "maxOrderValue": LIMIT, "maxDailyLoss": 100.0}
+        id = (await client.post("/api/startGekko", json=strategy(trader=trader))).json()["id"]
+        await until(simulator.spoken)
+        simulator.reject = [f"the key {KEY} may not trade, {SECRET} neither"]
+        clock.now += 70
+        for step in range(30):
+            clock.now += 20
+            if step == 12:
+                simulator.fail("disconnect", "503", "garbage", "429", path="account")
+            if step == 20:
+                simulator.fail("disconnect", "500", path="order")
+            if step == 26:
+                await client.post("/api/addApiKey", json={"exchange": "binance", "values": {"key": KEY, "secret": KEY}})
+            await until(lambda: (found := events(said, id, "candle")) and _minute(found[-1]) >= newest(clock))
+            await until(lambda: len(events(said, id, "tradeInitiated")) <= len(events(said, id, *OVER)))
+        assert len(events(said, id, "tradeErrored")) == 2  # refused, and one whose answer was lost
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        ours = [path for path in paths if path.count("{") == 1 and path.startswith((f"{API}/instances/",
+                                                                                   f"{API}/models/"))]
+        for path in (*(path for path in paths if "{" not in path), *(re.sub("{.*}", id, path) for path in ours)):
+            known = paths.get(path, {}).get("get", {"": ""} if id in path else {})
+            if known and not path.endswith("stream") and "event-stream" not in json.dumps(known):
+                answer = await client.get(path)
+                shown.append(f"{path} {answer.headers} {answer.text}")
+        await client.post("/api/stopGekko", json={"id": id})
+        shown += [json.dumps(each) for each in said]
+    shown += [f"{each.getMessage()} {vars(each)}" for each in caplog.records]
+    files = [path for path in server.config.data_dir.rglob("*") if path.is_file()]
+    for word in (KEY, SECRET):
+        assert [each[:300] for each in shown if word in each] == []
+        assert [path for path in files if word.encode() in path.read_bytes()] == []
+    assert len(shown) > 100 and files and simulator.questions("order") >= 2
 
 
 async def test_an_import_is_followed_cancelled_and_resumed(server: Any, client: httpx.AsyncClient,
