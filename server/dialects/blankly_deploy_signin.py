@@ -91,6 +91,7 @@ class SignIn(DeployHandler):
         # Browsers hold redirects after a form to form-action as well.
         self.set_header("Content-Security-Policy", f"default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; "
                         f"form-action 'self' {LISTENER}; frame-ancestors 'none'")
+        self.set_header("Referrer-Policy", "same-origin")  # with no-referrer browsers hide the form's origin too
         self.set_header("Cache-Control", "no-store")
         page = SIGNIN_PAGE.replace("{{nonce}}", html.escape(nonce)).replace("{{message}}", html.escape(message))
         self.write_bytes(page, "text/html; charset=utf-8", status)
