@@ -1,5 +1,6 @@
 """Models over the wire: what bots are, what they did and how they fare."""
 
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -261,6 +262,12 @@ class ModelCalls:
     async def match(self, id: str, **params: Any) -> dict[str, Any]:
         """A model's trades beside those of a backtest: match rate, differences in price and time."""
         return await self._http.json("GET", path_of(id, "match"), params=_plain(params))
+
+    async def match_backtest(self, id: str, spec: Mapping[str, Any], *, name: str = "") -> dict[str, Any]:
+        """Start a backtest on the time in which a model traded; gives the run. `spec` is a BacktestSpec's JSON, whose
+        `start` and `end` may be left out."""
+        return await self._http.json("POST", path_of(id, "match"), json={"spec": dict(spec), "name": name},
+                                     headers={"Idempotency-Key": uuid.uuid4().hex})
 
     # -- following -----------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ const cells = {
 
 const figures = new Set(["number", "money", "percent"]);
 
-export function render({ model, el }) {
+export function render({ model, el, view }) {
   const columns = model.columns, last = model.newest === "last";
   let rows = new Map(), shown = model.page, more = false, searched = "", sorted = null, descending = true, paused = false;
   const trs = new Map(), open = new Set();
@@ -313,5 +313,10 @@ export function render({ model, el }) {
   scroll.append(...parts);
   el.append(...(tools.children.length > 1 || model.searchable ? [tools] : []), scroll);
   frame(0);
-  setTimeout(() => model.send_msg({ ask: "ready" }), 0);  // once the view stands
+  setTimeout(() => {  // once the view stands
+    // Bokeh takes models that the server has just added for new ones of the browser until something is sent: without
+    // this the first word would carry the whole component back to the server, which complains that it knows it.
+    view.model.document?.create_json_patch([]);
+    model.send_msg({ ask: "ready" });
+  }, 0);
 }

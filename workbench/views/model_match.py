@@ -1,5 +1,6 @@
 """Live against backtest: the same strategy on the same window, trade by trade."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
@@ -8,7 +9,8 @@ import numpy as np
 import panel as pn
 
 from engine import times
-from engine.errors import WorkbenchError
+from engine.errors import Conflict, WorkbenchError
+from engine.model import FINISHED
 from engine.plots import live as pictures
 from engine.plots.render import draw
 from engine.plots.style import Style, stamps
@@ -17,6 +19,7 @@ from workbench.client import AsyncClient
 from workbench.views.base import explained
 from workbench.views.drawing import beside
 from workbench.views.live_rows import LiveRows
+from workbench.views.model_price import fits
 
 COLUMNS: Final = [
     {"key": "result", "title": "Match", "kind": "state"}, {"key": "at", "title": "Live (UTC)", "kind": "time"},
@@ -38,6 +41,10 @@ class Match:
         self._runs = pn.widgets.Select(label="Backtest", options={}, width=420, margin=0)
         self._go = pn.widgets.Button(label="Compare", color="primary", width=110, margin=0, disabled=True)
         self._go.on_click(self._compared)
+        self._strategy = pn.widgets.Select(label="Strategy", options={}, width=200, margin=0)
+        self._market = pn.widgets.Select(label="Candles", options={}, width=260, margin=0)
+        self._start = pn.widgets.Button(label="Run on the live window", width=190, margin=0, disabled=True)
+        self._start.on_click(self._started)
         self._said = words("", look)
         self._tiles = words("", look)
         self._chart = pn.Column(sizing_mode="stretch_width", margin=0)
@@ -45,19 +52,56 @@ class Match:
                                 most=10_000, sortable=True, placeholder="Choose a backtest above.", typed=True)
         self.view = pn.Column(
             words("<h2>Live against a backtest</h2><p class=\"muted\">Choose a completed backtest of the same strategy "
-                  "over the time in which this model traded, or <a href=\"/new\">start one</a>.</p>", look),
+                  "over the time in which this model traded, or start one.</p>", look),
             pn.FlexBox(self._runs, self._go, gap="8px", align_items="flex-end", margin=0, sizing_mode="stretch_width"),
+            pn.FlexBox(self._strategy, self._market, self._start, gap="8px", align_items="flex-end", margin=0,
+                       sizing_mode="stretch_width"),
             self._said, self._tiles, self._chart, self._trades, sizing_mode="stretch_width", margin=0,
             styles={"gap": "12px"})
 
     async def load(self) -> None:
-        """The backtests that could be compared."""
+        """The backtests that could be compared, and what one can be started with."""
+        await self._list()
+        model, stored, strategies = await asyncio.gather(
+            self._client.model(self._model), self._client.markets(), self._client.strategies())
+        self._strategy.options = {str(entry["title"]): str(entry["name"]) for entry in strategies}
+        fitting = [entry for entry in stored if any(fits(symbol, entry) for symbol in model.symbols)]
+        self._market.options = {f"{entry['market']}, {entry['resolution']}": (entry["market"], entry["resolution"])
+                                for entry in fitting}
+        self._start.disabled = not (fitting and strategies)
+        if not fitting and not self._runs.options:
+            self._say("No candles of what this model trades are stored. <a href=\"/markets\">Import some</a>, then a "
+                      "backtest can be run on the time in which it traded.")
+
+    def _say(self, text: str) -> None:
+        self._said.object = f'<p class="empty" role="status">{text}</p>' if text else ""
+
+    async def _started(self, _event: Any) -> None:
+        self._start.disabled = True
+        self._say("The backtest runs …")
+        market, resolution = self._market.value
+        try:
+            begun = await self._client.match_backtest(self._model, {
+                "strategy": self._strategy.value, "markets": [market], "resolution": resolution})
+            async for event in self._client.follow(str(begun["id"])):
+                if event.type == "state" and event.data.get("state") in FINISHED:
+                    break
+            run = await self._client.run(str(begun["id"]))
+            if run.state != "completed":
+                raise Conflict(run.error or f"the backtest was {run.state}")
+            await self._list()
+            self._runs.value = run.id
+            await self.compare(run.id)
+        except WorkbenchError as error:
+            self._said.object = f'<div class="error" role="alert">{explained(error)}</div>'
+        finally:
+            self._start.disabled = False
+
+    async def _list(self) -> None:
         page = await self._client.runs(states=["completed"], limit=200)
         runs = [run for run in page.items if run.kind == "backtest"]
         self._runs.options = {f"{cards.title_of(run)} · {cards.span_of(run)} · {run.id[-6:]}": run.id for run in runs}
         self._go.disabled = not runs
-        if not runs:
-            self._said.object = '<p class="empty">There is no completed backtest yet. <a href="/new">Start one</a>.</p>'
 
     async def _compared(self, _event: Any) -> None:
         self._go.disabled = True

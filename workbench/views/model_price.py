@@ -27,14 +27,19 @@ _PARTS: Final = re.compile(r"[-/_:]")
 MARGIN: Final = 0.06
 
 
+def fits(symbol: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a stored dataset is of a bot's symbol; a symbol may be an asset alone."""
+    pair = [part.upper() for part in _PARTS.split(symbol) if part]
+    asset, currency = str(entry["asset"]).upper(), str(entry["currency"]).upper()
+    return pair in ([asset, currency], [asset]) or "".join(pair) == asset + currency
+
+
 def resolve(symbol: str, exchange: str, stored: Iterable[Mapping[str, Any]], at: int) -> dict[str, Any] | None:
     """The stored dataset that has the candles of a bot's symbol around an instant (microseconds), the finest first;
     None when there is none. The exchange that the bot names comes first, then any other with the same pair."""
-    pair = [part.upper() for part in _PARTS.split(symbol) if part]
     found = []
     for entry in stored:
-        asset, currency = str(entry["asset"]).upper(), str(entry["currency"]).upper()
-        if pair not in ([asset, currency], [asset]) and "".join(pair) != asset + currency:
+        if not fits(symbol, entry):
             continue
         seconds = times.resolution(entry["resolution"])
         first, last = (_micros(entry[name]) for name in ("first", "last"))
@@ -61,6 +66,11 @@ def mark_of(order: Order) -> dict[str, Any] | None:
     amount = f"{order.size:g}" if order.size is not None else f"{order.funds:g} {currency_of(order.symbol)}".strip()
     return {"id": order.id, "time": times.micros(order.executed_at or order.at), "price": float(price),
             "side": order.side, "amount": amount, "note": order.annotation or "", "status": order.status or ""}
+
+
+def _few(columns: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Few rows as lists, which travel within the message: an array costs two messages of its own for every column."""
+    return {name: list(values) if values.dtype.kind == "M" else values.tolist() for name, values in columns.items()}
 
 
 class PriceChart:
@@ -237,10 +247,10 @@ class PriceChart:
             for label, columns in pictures.marks(fresh).items():
                 if len(columns["time"]):
                     source = self._drawing.sources[label]
-                    source.stream({name: columns[name] for name in source.data}, pictures.MARKS if label != "notes"
-                                  else pictures.NOTES)
+                    source.stream(_few({name: columns[name] for name in source.data}),
+                                  pictures.MARKS if label != "notes" else pictures.NOTES)
             if self._dataset is None:
-                self._drawing.sources["line"].stream(pictures.path(fresh), pictures.MARKS)
+                self._drawing.sources["line"].stream(_few(pictures.path(fresh)), pictures.MARKS)
         else:
             for label, columns in pictures.marks(self._sorted()).items():
                 self._drawing.fill(label, columns)

@@ -273,6 +273,10 @@ class Trading:
         drawings = [draw(pictures.profit(columns, self._look, currency=currency), self._look),
                     draw(pictures.drawdown(columns, self._look, currency=currency), self._look)]
         figures = [drawing.figure for drawing in drawings]
+        shared = drawings[0].sources["Profit"]  # the same rows: they travel once
+        for renderer in figures[1].renderers:
+            renderer.data_source = shared
+        drawings[1].sources.clear()
         link(figures, crosshair=self._look.muted)
         hide_x(figures[:-1])
         return drawings

@@ -20,6 +20,8 @@ EVERY: Final = 1.0
 """Seconds between two looks for models that were heard since."""
 LATEST: Final = 200
 """Models that such a look reads; when all of them changed, everything is read."""
+PENDING: Final = 0.5
+"""Seconds until figures that are being computed are asked for again."""
 FIGURES: Final = 5.0
 """Seconds between two questions for profit and exposure while models report; three times that when none does."""
 SHOWN: Final = 50
@@ -55,6 +57,7 @@ class AllModels:
         self._models: dict[str, Model] = {}
         self._figures: dict[str, Mapping[str, Any]] = {}
         self._shown: dict[str, Row] = {}
+        self._pending = False
 
     async def load(self) -> None:
         """Everything."""
@@ -81,6 +84,7 @@ class AllModels:
             self.table.note(f"no profit can be shown now: {error}")
             return
         self._figures = {str(entry["id"]): entry for entry in told["items"]}
+        self._pending = bool(told.get("pending"))
         self.table.note("")
 
     def _show(self, ids: Iterable[str]) -> None:
@@ -101,11 +105,11 @@ class AllModels:
         loop = asyncio.get_running_loop()
         asked, stirred = loop.time(), False
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(PENDING if self._pending else EVERY)
             try:
                 changed = await self._look()
                 stirred = stirred or bool(changed)
-                if loop.time() - asked > (FIGURES if stirred else 3 * FIGURES):
+                if self._pending or loop.time() - asked > (FIGURES if stirred else 3 * FIGURES):
                     await self._read_figures()
                     asked, stirred, changed = loop.time(), False, list(self._models)
                 self._show(changed)
