@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from tests.exchange_simulator import BEGIN, ExchangeSimulator, expected
 from tests.harness import ServerProcess, running_server, until, wait_until
 from tests.server.exchange_fakes import Clock
+from tests.server.instance_stage import replay
 
 pytestmark = pytest.mark.anyio
 
@@ -222,8 +223,9 @@ def test_a_key_is_nowhere_to_be_seen(tmp_path: Path) -> None:
     seen: list[str] = []
     with ExchangeSimulator() as simulator:
         values = {"key": KEY, "secret": SECRET}
-        with ServerProcess("--api-only", "--workers", "1", "--log-level", "debug", "--exchanges",
-                           str(simulator.options_file(tmp_path)), data_dir=tmp_path / "data",
+        with ServerProcess("--api-only", "--workers", "1", "--log-level", "debug", "--allow-live-trading",
+                           "--rate-limit", "0", "--exchanges", str(simulator.options_file(tmp_path)),
+                           data_dir=tmp_path / "data",
                            env={"WORKBENCH_TOKEN": ""}) as server, httpx.Client(base_url=server.url) as client:
             def said(answer: httpx.Response) -> httpx.Response:
                 seen.append(f"{answer.headers} {answer.text}")
@@ -253,7 +255,17 @@ def test_a_key_is_nowhere_to_be_seen(tmp_path: Path) -> None:
                     trader = {"watch": WATCH, "mode": "realtime", "trader": {"enabled": True, **values},
                               "market": {"type": "leech", "from": "2018-01-01T00:00:00Z"}, "key": KEY, "secret": SECRET,
                               "tradingAdvisor": {"enabled": True, "method": "MACD", "candleSize": 1, "historySize": 1}}
-                    await asyncio.to_thread(post, "/api/startGekko", trader)
+                    assert await asyncio.to_thread(post, "/api/startGekko", trader) == 422
+                    bot = {**replay("DEBUG_toggle-advice-60-10"), "DEBUG_toggle-advice": {}, "watch": WATCH,
+                           "key": KEY, "secret": SECRET, "trader": {
+                               **trader["trader"], "maxOrderValue": 100, "maxDailyLoss": 10},
+                           "market": {"type": "leech"}, "more": [{"secret": SECRET}, {"apiKey": {"key": KEY}}]}
+                    started = await asyncio.to_thread(client.post, "/api/startGekko", json=bot)
+                    id = said(started).json().get("id", "")
+                    assert "-tradebot-" in id
+                    for path in (f"/workbench/api/instances/{id}", f"/workbench/api/instances/{id}/events",
+                                 "/api/gekkos"):
+                        assert said(await asyncio.to_thread(client.get, path)).status_code == 200
                     await asyncio.to_thread(post, "/api/backtest", trader)
                     await asyncio.to_thread(post, "/api/import", body(values))
                     first = json.loads(await asyncio.wait_for(socket.recv(), 10))
