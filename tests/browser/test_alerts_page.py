@@ -154,8 +154,7 @@ def test_a_detector_is_tried_and_switched_on(page: Page, server: ServerProcess) 
     expect(page.get_by_role("link", name="Report of the portfolio")).to_be_visible()
     run = call(server, "GET", "/runs?dialect=alerts&limit=1")["items"][0]
     told = call(server, "GET", f"/detector-backtests/{run['id']}")
-    assert told["run"]["spec"]["params"]["channel"] == 30 if "spec" in told["run"] else True
-    assert found.count() == min(told["total"], 50)
+    assert found.count() == min(told["total"], 50) > 0
     page.get_by_role("button", name="Switch on").click()
     switch = rows(page, "Detection")
     expect(switch).to_contain_text("on")
@@ -253,7 +252,9 @@ def test_what_the_page_says_about_fetch_works(page: Page, server: ServerProcess)
                                                                  "password": "a long password"}, timeout=30)
     token = login.json()["accessToken"]
     enter(page, server, "/alerts?tab=listen")
-    shown = page.get_by_label("Browser: fetch, with resume").inner_text()
+    place = page.get_by_label("Browser: fetch, with resume")
+    expect(place).to_contain_text("console.log")
+    shown = place.text_content() or ""
     assert shown.strip() == alert_snippets.browser(server.url).strip()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -286,7 +287,7 @@ def test_pages_fit_their_window(page: Page, server: ServerProcess, theme: str, w
                        ("/alerts?tab=detectors", "Switched on, and what was"), ("/alerts?tab=subscribers", "Accounts"),
                        ("/alerts?tab=listen", "Server-Sent Events"), ("/notices", "When they fired")):
         enter(page, server, path)
-        expect(page.get_by_text(text).first).to_be_visible()
+        expect(page.get_by_text(text).filter(visible=True).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width + 1, path
         assert page.locator("html").get_attribute("data-theme") == theme
 

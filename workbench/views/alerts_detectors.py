@@ -49,24 +49,24 @@ class Detectors:
         self._fields: dict[str, Field] = {}
         self._shown = ""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
-        self.detector = pn.widgets.Select(name="Detector", options=[], **wide)
+        self.detector = pn.widgets.Select(label="Detector", options=[], **wide)
         self.detector.param.watch(self._chosen, "value")
         self._about = markup("")
         self._parameters = grid(least=200)
-        self.markets = Field("markets", pn.widgets.MultiChoice(name="Markets", options=[], placeholder="type to search",
-                                                               **wide))
-        self.start = Field("start", pn.widgets.DatePicker(name="Start", **wide), "empty: the first candle")
-        self.end = Field("end", pn.widgets.DatePicker(name="End", **wide), "empty: the last candle")
-        self.bar = Field("bar", pn.widgets.Select(name="Bars of", options={"the detector's own": ""}, **wide),
+        self.markets = Field("markets", pn.widgets.MultiChoice(
+            label="Markets", options=[], placeholder="type to search", **wide))
+        self.start = Field("start", pn.widgets.DatePicker(label="Start", **wide), "empty: the first candle")
+        self.end = Field("end", pn.widgets.DatePicker(label="End", **wide), "empty: the last candle")
+        self.bar = Field("bar", pn.widgets.Select(label="Bars of", options={"the detector's own": ""}, **wide),
                          "gathered from the finest candles")
-        self.instrument = Field("instrument", pn.widgets.Select(name="Instrument", options={
+        self.instrument = Field("instrument", pn.widgets.Select(label="Instrument", options={
             "told by the market's name": "", **{name.lower(): name for name in INSTRUMENTS}}, **wide),
             "of its alerts, once it is on")
-        self._go = pn.widgets.Button(name="Backtest", button_type="primary", width=130, margin=0)
-        self._on = pn.widgets.Button(name="Switch on", width=110, margin=0)
-        self._pause = pn.widgets.Button(name="Pause", width=90, margin=0)
-        self._off = pn.widgets.Button(name="Switch off", width=110, margin=0)
-        self._forget = pn.widgets.Button(name="Forget", width=90, margin=0)
+        self._go = pn.widgets.Button(label="Backtest", button_type="primary", width=130, margin=0)
+        self._on = pn.widgets.Button(label="Switch on", width=110, margin=0)
+        self._pause = pn.widgets.Button(label="Pause", width=90, margin=0)
+        self._off = pn.widgets.Button(label="Switch off", width=110, margin=0)
+        self._forget = pn.widgets.Button(label="Forget", width=90, margin=0)
         self._go.on_click(self._backtested)
         for button, state in ((self._on, "on"), (self._pause, "paused"), (self._off, "off"), (self._forget, "")):
             button.on_click(self._switcher(state))

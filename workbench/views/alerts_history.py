@@ -48,15 +48,15 @@ class History:
         self._prices = Prices(client)
         self._count = 0
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
-        self.ticker = pn.widgets.TextInput(name="Ticker", placeholder="any part of it", **wide)
-        self.detector = pn.widgets.Select(name="Detector", options={"any": ""}, **wide)
-        self.instrument = pn.widgets.Select(name="Instrument", options={
+        self.ticker = pn.widgets.TextInput(label="Ticker", placeholder="any part of it", **wide)
+        self.detector = pn.widgets.Select(label="Detector", options={"any": ""}, **wide)
+        self.instrument = pn.widgets.Select(label="Instrument", options={
             "any": "", **{name.lower(): name for name in INSTRUMENTS}}, **wide)
-        self.direction = pn.widgets.Select(name="Direction", options={"any": "", "buy": "BUY", "sell": "SELL"}, **wide)
-        self.outcome = pn.widgets.Select(name="State", options=OUTCOMES, **wide)
-        self.since = pn.widgets.DatePicker(name="Detected from", **wide)
-        self.until = pn.widgets.DatePicker(name="until", **wide)
-        self._clear = pn.widgets.Button(name="Clear filters", width=110, margin=0)
+        self.direction = pn.widgets.Select(label="Direction", options={"any": "", "buy": "BUY", "sell": "SELL"}, **wide)
+        self.outcome = pn.widgets.Select(label="State", options=OUTCOMES, **wide)
+        self.since = pn.widgets.DatePicker(label="Detected from", **wide)
+        self.until = pn.widgets.DatePicker(label="until", **wide)
+        self._clear = pn.widgets.Button(label="Clear filters", width=110, margin=0)
         self._filters = (self.ticker, self.detector, self.instrument, self.direction, self.outcome, self.since,
                          self.until)
         for widget in self._filters:

@@ -94,7 +94,7 @@ class OpenAlerts(pn.viewable.Viewer):
         self.ended = alert_rows(self.look, columns=[*COLUMNS[:6], *RESULT, COLUMNS[-1]], most=ENDED, picks=True,
                               caption="Ended while you watched", asked=self._asked, visible=False)
         self._ended_head = words("<h2>Ended while you watched</h2>", self.look, visible=False)
-        self._more = pn.widgets.Button(name="Show more charts", visible=False, width=160, margin=0)
+        self._more = pn.widgets.Button(label="Show more charts", visible=False, width=160, margin=0)
         self._more.on_click(self._further)
         self._root = pn.Column(self.head, self.problem, self._empty, self.cards, self._more, self.table,
                                self._ended_head, self.ended, sizing_mode="stretch_width", margin=0,

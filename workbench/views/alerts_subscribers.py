@@ -42,24 +42,24 @@ class Subscribers:
         self._accounts: dict[str, dict[str, Any]] = {}
         self._picked: int | None = None
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
-        self.email = pn.widgets.TextInput(name="E-mail address", **wide)
-        self.password = pn.widgets.PasswordInput(name="Password", placeholder="empty: nobody can log in", **wide)
-        self.access = pn.widgets.Select(name="Access", options=["FREE", "FULL"], **wide)
-        self.renews = pn.widgets.Checkbox(name="Credits renew themselves", **wide)
-        self.renewal = pn.widgets.IntInput(name="Credits of a renewal", value=100, start=0, **wide)
-        self.instruments = pn.widgets.MultiChoice(name="Instruments", options=list(INSTRUMENTS),
+        self.email = pn.widgets.TextInput(label="E-mail address", **wide)
+        self.password = pn.widgets.PasswordInput(label="Password", placeholder="empty: nobody can log in", **wide)
+        self.access = pn.widgets.Select(label="Access", options=["FREE", "FULL"], **wide)
+        self.renews = pn.widgets.Checkbox(label="Credits renew themselves", **wide)
+        self.renewal = pn.widgets.IntInput(label="Credits of a renewal", value=100, start=0, **wide)
+        self.instruments = pn.widgets.MultiChoice(label="Instruments", options=list(INSTRUMENTS),
                                                   value=list(INSTRUMENTS), **wide)
-        self.durations = pn.widgets.MultiChoice(name="Duration strategies", options=list(DURATIONS),
+        self.durations = pn.widgets.MultiChoice(label="Duration strategies", options=list(DURATIONS),
                                                 value=list(DURATIONS), **wide)
-        self.credits = pn.widgets.IntInput(name="Credits to begin with", value=10, start=0, **wide)
-        self._save = pn.widgets.Button(name="Create account", button_type="primary", width=150, margin=0)
-        self._new = pn.widgets.Button(name="New account", width=120, margin=0, visible=False)
-        self._delete = pn.widgets.Button(name="Delete account", button_type="danger", width=140, margin=0,
+        self.credits = pn.widgets.IntInput(label="Credits to begin with", value=10, start=0, **wide)
+        self._save = pn.widgets.Button(label="Create account", button_type="primary", width=150, margin=0)
+        self._new = pn.widgets.Button(label="New account", width=120, margin=0, visible=False)
+        self._delete = pn.widgets.Button(label="Delete account", button_type="danger", width=140, margin=0,
                                          visible=False)
-        self._sure = pn.widgets.Button(name="Really delete", button_type="danger", width=130, margin=0, visible=False)
-        self.amount = pn.widgets.IntInput(name="Credits to give (below 0: to take back)", value=10, **wide)
-        self.note = pn.widgets.TextInput(name="Note", **wide)
-        self._grant = pn.widgets.Button(name="Book", width=90, margin=0)
+        self._sure = pn.widgets.Button(label="Really delete", button_type="danger", width=130, margin=0, visible=False)
+        self.amount = pn.widgets.IntInput(label="Credits to give (below 0: to take back)", value=10, **wide)
+        self.note = pn.widgets.TextInput(label="Note", **wide)
+        self._grant = pn.widgets.Button(label="Book", width=90, margin=0)
         for button, work in ((self._save, self._saved), (self._new, self._cleared), (self._grant, self._granted),
                              (self._sure, self._deleted)):
             button.on_click(self._guard(work))
@@ -134,7 +134,7 @@ class Subscribers:
         self.access.value, self.renews.value, self.renewal.value = (one["access"], one["automatic_renewal"],
                                                                     one["renewal"])
         self.instruments.value, self.durations.value = list(one["instruments"]), list(one["durations"])
-        self._save.name = "Save changes"
+        self._save.label = "Save changes"
         self._new.visible = self._delete.visible = self._books.visible = True
         self._sure.visible = self.credits.visible = False
         await self._show_ledger()
@@ -156,7 +156,7 @@ class Subscribers:
         self.email.param.update(value="", disabled=False)
         self.password.param.update(value="", placeholder="empty: nobody can log in")
         self.instruments.value, self.durations.value = list(INSTRUMENTS), list(DURATIONS)
-        self._save.name = "Create account"
+        self._save.label = "Create account"
         self._new.visible = self._delete.visible = self._sure.visible = self._books.visible = False
         self.credits.visible = True
 

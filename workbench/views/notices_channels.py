@@ -48,24 +48,24 @@ class Channels:
         self._known: dict[str, dict[str, Any]] = {}
         self._picked = ""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
-        self.name = Field("name", pn.widgets.TextInput(name="Name of the channel", **wide))
-        self.kind = Field("kind", pn.widgets.Select(name="Kind", options=KINDS, **wide))
-        self.url = Field("url", pn.widgets.PasswordInput(name="Address", placeholder="mailto://… tgram://… https://…",
+        self.name = Field("name", pn.widgets.TextInput(label="Name of the channel", **wide))
+        self.kind = Field("kind", pn.widgets.Select(label="Kind", options=KINDS, **wide))
+        self.url = Field("url", pn.widgets.PasswordInput(label="Address", placeholder="mailto://… tgram://… https://…",
                                                          **wide), "kept encrypted and never shown again as a whole")
-        self.rate = Field("rate", pn.widgets.IntInput(name="Notices a minute", value=60, start=0, **wide),
+        self.rate = Field("rate", pn.widgets.IntInput(label="Notices a minute", value=60, start=0, **wide),
                           "0: no limit")
-        self.topics = Field("topics", pn.widgets.CheckBoxGroup(name="Hears of", options=dict(TOPICS),
+        self.topics = Field("topics", pn.widgets.CheckBoxGroup(label="Hears of", options=dict(TOPICS),
                                                                value=list(TOPICS.values()), margin=0))
         self.instruments = Field("filters.instruments", pn.widgets.MultiChoice(
-            name="Only alerts of these instruments", options=list(INSTRUMENTS), placeholder="all", **wide))
+            label="Only alerts of these instruments", options=list(INSTRUMENTS), placeholder="all", **wide))
         self.durations = Field("filters.durations", pn.widgets.MultiChoice(
-            name="Only alerts of these durations", options=list(DURATIONS), placeholder="all", **wide))
+            label="Only alerts of these durations", options=list(DURATIONS), placeholder="all", **wide))
         self._fields = (self.name, self.kind, self.url, self.rate, self.topics, self.instruments, self.durations)
-        self._save = pn.widgets.Button(name="Make channel", button_type="primary", width=140, margin=0)
-        self._new = pn.widgets.Button(name="New channel", width=110, margin=0)
-        self._test = pn.widgets.Button(name="Send a test", width=110, margin=0)
-        self._enable = pn.widgets.Button(name="Switch off", width=110, margin=0)
-        self._delete = pn.widgets.Button(name="Delete channel", button_type="danger", width=130, margin=0)
+        self._save = pn.widgets.Button(label="Make channel", button_type="primary", width=140, margin=0)
+        self._new = pn.widgets.Button(label="New channel", width=110, margin=0)
+        self._test = pn.widgets.Button(label="Send a test", width=110, margin=0)
+        self._enable = pn.widgets.Button(label="Switch off", width=110, margin=0)
+        self._delete = pn.widgets.Button(label="Delete channel", button_type="danger", width=130, margin=0)
         for button, work in ((self._save, self._saved), (self._new, self._cleared), (self._test, self._tested),
                              (self._enable, self._enabled), (self._delete, self._deleted)):
             button.on_click(self._guard(work))
@@ -96,13 +96,13 @@ class Channels:
     def _show_picked(self) -> None:
         channel = self._known.get(self._picked)
         self._title.object = f"<h2>{escape(channel['name'])}</h2>" if channel else "<h2>New channel</h2>"
-        self._save.name = "Save changes" if channel else "Make channel"
+        self._save.label = "Save changes" if channel else "Make channel"
         self.kind.widget.disabled = channel is not None
         self.url.widget.placeholder = f"{channel['url']} (empty: stays)" if channel else "mailto://… tgram://… https://…"
         for part in (self._new, self._test, self._enable, self._delete):
             part.visible = channel is not None
         if channel:
-            self._enable.name = "Switch off" if channel["enabled"] else "Switch on"
+            self._enable.label = "Switch off" if channel["enabled"] else "Switch on"
 
     def _guard(self, work: Any) -> Any:
         async def clicked(_event: Any) -> None:
@@ -217,13 +217,13 @@ class Log:
         self.names: dict[str, str] = {}
         self._items: list[dict[str, Any]] = []
         self._picked: dict[str, Any] | None = None
-        self.state = pn.widgets.Select(name="Show", options={"all": "", **{
+        self.state = pn.widgets.Select(label="Show", options={"all": "", **{
             words: state for state, (words, _) in STATES.items()}}, width=160, margin=0)
         self.state.param.watch(lambda _event: pn.state.execute(self._again), "value")
         self.table = LiveRows(look, columns=DELIVERIES, caption="Deliveries", page=50, most=2000, picks=True, tall=420,
                               asked=self._asked, placeholder="Nothing was sent yet.")
         self._told = markup("")
-        self._retry = pn.widgets.Button(name="Try again", width=100, margin=0, visible=False)
+        self._retry = pn.widgets.Button(label="Try again", width=100, margin=0, visible=False)
         self._retry.on_click(self._retried)
         self.view = box(markup("<h2>Deliveries</h2>"), self.state, self.table, self._told, self._retry)
 

@@ -58,28 +58,28 @@ class Rules:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
 
         def number(field: str, name: str, value: float, doc: str = "") -> Field:
-            return Field(field, pn.widgets.FloatInput(name=name, value=value, step=1, **wide), doc)
+            return Field(field, pn.widgets.FloatInput(label=name, value=value, step=1, **wide), doc)
 
-        self.condition = Field("condition", pn.widgets.Select(name="Condition", options={
+        self.condition = Field("condition", pn.widgets.Select(label="Condition", options={
             title: key for key, (title, _, _) in CONDITIONS.items()}, **wide))
-        self.name = Field("name", pn.widgets.TextInput(name="Name of the rule", placeholder="how notices call it",
+        self.name = Field("name", pn.widgets.TextInput(label="Name of the rule", placeholder="how notices call it",
                                                        **wide))
         self.threshold = number("threshold", "Fires above", 120.0)
         self.window = number("window", "Window, seconds", 300.0, "what is counted lies within it")
         self.lasting = number("lasting", "Has held for, seconds", 0.0, "0: fires at once")
         self.cooldown = number("cooldown", "Cooldown, seconds", 300.0, "before it fires again for the same bot")
-        self.model = Field("model", pn.widgets.Select(name="Bot", options={"all bots": ""}, **wide))
+        self.model = Field("model", pn.widgets.Select(label="Bot", options={"all bots": ""}, **wide))
         self._fields = (self.condition, self.name, self.threshold, self.window, self.lasting, self.cooldown,
                         self.model)
         self.condition.widget.param.watch(self._conditioned, "value")
         self._about = markup("")
-        self._save = pn.widgets.Button(name="Make rule", button_type="primary", width=130, margin=0)
-        self._new = pn.widgets.Button(name="New rule", width=100, margin=0)
-        self._enable = pn.widgets.Button(name="Switch off", width=110, margin=0)
-        self._silence = pn.widgets.Select(name="", options=list(SILENCES), width=130, margin=0)
-        self._hush = pn.widgets.Button(name="Silence", width=90, margin=0)
-        self._speak = pn.widgets.Button(name="End silence", width=110, margin=0)
-        self._delete = pn.widgets.Button(name="Delete rule", button_type="danger", width=110, margin=0)
+        self._save = pn.widgets.Button(label="Make rule", button_type="primary", width=130, margin=0)
+        self._new = pn.widgets.Button(label="New rule", width=100, margin=0)
+        self._enable = pn.widgets.Button(label="Switch off", width=110, margin=0)
+        self._silence = pn.widgets.Select(label="", options=list(SILENCES), width=130, margin=0)
+        self._hush = pn.widgets.Button(label="Silence", width=90, margin=0)
+        self._speak = pn.widgets.Button(label="End silence", width=110, margin=0)
+        self._delete = pn.widgets.Button(label="Delete rule", button_type="danger", width=110, margin=0)
         for button, work in ((self._save, self._saved), (self._new, self._cleared), (self._enable, self._enabled),
                              (self._hush, self._silenced), (self._speak, self._spoken), (self._delete, self._deleted)):
             button.on_click(self._guard(work))
@@ -142,13 +142,13 @@ class Rules:
     def _show_picked(self) -> None:
         rule = self._known.get(self._picked)
         self._title.object = f"<h2>{escape(rule['name'])}</h2>" if rule else "<h2>New rule</h2>"
-        self._save.name = "Save changes" if rule else "Make rule"
+        self._save.label = "Save changes" if rule else "Make rule"
         for part in (self._new, self._enable, self._silence, self._hush, self._delete):
             part.visible = rule is not None
         self._speak.visible = bool(rule and _silent(rule))
         self.condition.widget.disabled = self.model.widget.disabled = rule is not None
         if rule:
-            self._enable.name = "Switch off" if rule["enabled"] else "Switch on"
+            self._enable.label = "Switch off" if rule["enabled"] else "Switch on"
 
     def _guard(self, work: Any) -> Any:
         async def clicked(_event: Any) -> None:
