@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from tests.harness import ServerProcess, wait_until
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=30_000)
 
 SERVE = ("-m", "workbench", "serve")
 LIVE = """
@@ -91,7 +91,7 @@ def test_a_dropped_zip_runs_says_something_and_stops(page: Page, server: ServerP
     page.get_by_role("button", name="Deploy", exact=True).click()
     page.wait_for_url(re.compile("/deployment\\?id="))
     page.wait_for_selector("html[data-ready=yes]")
-    expect(page.get_by_role("region", name="Output of the model")).to_contain_text("good morning")
+    expect(page.get_by_role("region", name="Output of the model")).to_contain_text("good morning", timeout=90_000)
     expect(page.locator("[data-state=running]")).to_be_visible()
     expect(page.get_by_role("meter", name="Memory")).to_be_visible()
     expect(page.get_by_text(re.compile("cores"))).not_to_have_count(0)
@@ -113,8 +113,9 @@ def test_what_is_wrong_with_a_file_is_said_beside_it(page: Page, server: ServerP
     expect(page.locator("div[role=alert]:not(.wb-lost)")).to_contain_text("call it bot.py")
     names = [each["name"] for each in ask(server, "GET", "/models")["items"]]
     assert "pictures" not in names
+    enter(page, server, "/deployments")
     page.get_by_label("Schedule (cron, UTC)").fill("whenever")
-    drop(page, "pictures.zip", zipped(bot__py="print(1)"))
+    drop(page, "another.zip", zipped(bot__py="print(1)"))
     page.get_by_role("button", name="Deploy", exact=True).click()
     expect(page.locator("div[role=alert]:not(.wb-lost)")).to_contain_text("schedule")
 
@@ -150,12 +151,13 @@ def test_a_backtest_is_asked_for_with_arguments_and_reported(page: Page, server:
     page.wait_for_url(re.compile("/run\\?id="))
     expect(page.locator("[data-metric=final_value]")).to_contain_text("1,050")
     page.get_by_role("tab", name="Details").click()
-    expect(page.get_by_text("reported by the model").first).to_be_visible()
-    expect(page.get_by_text("Luck", exact=True)).to_be_visible()
+    expect(page.get_by_role("table", name="Figures reported by the model")).to_contain_text("Luck")
     expect(page.get_by_text("testing 6 days")).to_be_visible()
     page.get_by_role("tab", name="Trades").click()
     expect(page.get_by_text("No candles")).to_be_visible()
-    expect(page.get_by_text("Mood").first).to_be_visible()
+    wait_until(lambda: page.evaluate(
+        "[...Bokeh.documents[0]._all_models.values()].some((model) => model.type === 'HoverTool' && "
+        "JSON.stringify(model.tooltips).includes('Mood'))"))
 
 
 def test_an_address_without_a_model_says_so(page: Page, server: ServerProcess) -> None:

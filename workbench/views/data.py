@@ -12,6 +12,8 @@ from engine.model import Run
 from engine.result import TABLES, BacktestResult
 
 Columns = dict[str, np.ndarray]
+_LINES = 500
+_MOST_PAGES = 50
 
 
 @runtime_checkable
@@ -84,6 +86,24 @@ class ClientRun:
         if not self.summary:
             self.run = await self._client.run(self.id)
             self.summary = await self._client.result(self.id)
+            if self.summary.get("spec", {}).get("fill_model") == "reported" and not self.summary.get("logs"):
+                self.summary = {**self.summary, "logs": await self._output()}
+
+    async def _output(self) -> list[str]:
+        """What a model printed in its backtest: the last lines, which are events of its run."""
+        lines: list[str] = []
+        after = 0
+        for _ in range(_MOST_PAGES):
+            page = await self._client.events(self.id, after=after)
+            for event in page:
+                if event.type == "log":
+                    mark = "" if event.data.get("type") == "stdout" else f"[{event.data.get('type')}] "
+                    lines.append(f"{mark}{event.data.get('message', '')}")
+            del lines[:-_LINES]
+            if len(page) < 1000:
+                return lines
+            after = page[-1].seq
+        return [*lines, "… the rest is in the run's events"]
 
     def table(self, name: str, *, points: int | None = None, start: int | None = None, end: int | None = None,
               symbol: str | None = None) -> Any:

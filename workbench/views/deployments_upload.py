@@ -81,7 +81,7 @@ class Upload:
     async def _deploy(self) -> None:
         if not self.file.value:
             raise Invalid("no file was chosen", field="file", remedy="drop a zip or a .py file")
-        (file, body), *_ = self.file.value.items()
+        *_, (file, body) = self.file.value.items()
         data = body.encode() if isinstance(body, str) else bytes(body)
         name = (self.name.value or "").strip()
         if not self._model and not name:

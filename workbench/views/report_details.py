@@ -1,7 +1,8 @@
 """The fourth tab: costs, provenance, data, warnings, log, and every figure with its formula."""
 
 from collections.abc import Mapping
-from typing import Any
+from html import escape
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,7 +11,16 @@ from workbench.views import tables
 from workbench.views.blocks import Block
 from workbench.views.data import Cache
 from workbench.views.tables import plain, words
-from workbench.views.tiles import number
+from workbench.views.tiles import metric_of, number, shown
+
+REPORTED: Final = "reported by the model"
+_OURS: Final = {
+    "calmar": "calmar", "calmar ratio": "calmar", "cagr": "annual_return", "compound annual growth rate":
+    "annual_return", "cumulative returns": "total_return", "cum_returns": "total_return", "max drawdown":
+    "max_drawdown", "max_drawdown": "max_drawdown", "sharpe": "sharpe", "sharpe ratio": "sharpe",
+    "sortino": "sortino", "sortino ratio": "sortino", "volatility": "volatility", "value-at-risk": "var_95",
+    "value_at_risk": "var_95"}
+"""Names that models give their figures -> ours."""
 
 
 def cost_table(cache: Cache, fills: Mapping[str, np.ndarray]) -> str:
@@ -47,6 +57,21 @@ def cost_table(cache: Cache, fills: Mapping[str, np.ndarray]) -> str:
     )
 
 
+def reported_table(figures: Mapping[str, Any], cache: Cache) -> str:
+    """What a model says of its own backtest, beside the same figure as it is computed here of every run."""
+    rows = []
+    for name, value in figures.items():
+        key = _OURS.get(name.lower().removesuffix(" (%)").strip(), "")
+        ours = " ".join(shown(metric_of(key), cache.metrics.get(key), cache.currency)).strip() if key else ""
+        said = number(float(value), 4) if isinstance(value, int | float) and not isinstance(value, bool) else (
+            "none" if value is None else str(value)[:300])
+        rows.append({"name": name, "said": said, "ours": ours, "key": metric_of(key).name if key else ""})
+    plainly: tables.Cell = lambda text: escape(str(text))  # noqa: E731  set right, unlike words
+    return tables.table("Figures reported by the model", [
+        ("name", "Figure", words), ("said", "Reported by the model", plainly), ("ours", "Computed here", plainly),
+        ("key", "As", words)], rows)
+
+
 async def build(cache: Cache, look: Style) -> list[Block]:
     """The cards of the tab."""
     summary = cache.summary
@@ -62,6 +87,9 @@ async def build(cache: Cache, look: Style) -> list[Block]:
         Block(content=tables.metrics(cache.metrics, cache.currency)),
         Block(content=tables.log(list(summary.get("logs", ())))),
     ]
-    if summary.get("extra"):
-        parts.insert(-1, Block(content=tables.facts("From its own engine", summary["extra"])))
+    extra = dict(summary.get("extra") or {})
+    if REPORTED in extra:
+        parts.insert(0, Block(content=reported_table(extra.pop(REPORTED), cache)))
+    if extra:
+        parts.insert(-1, Block(content=tables.facts("From its own engine", extra)))
     return parts

@@ -7,6 +7,7 @@ import numpy as np
 import panel as pn
 
 from engine import analysis
+from engine.plots import candles as candle_pictures
 from engine.plots import trades as pictures
 from engine.plots.render import draw
 from engine.plots.style import Style
@@ -15,8 +16,10 @@ from workbench.views import tables
 from workbench.views.blocks import Block, html
 from workbench.views.candle_chart import CandleChart
 from workbench.views.data import Cache, begin
+from workbench.views.drawing import beside
 
 PAGE = 12
+LINE_POINTS = 2000
 
 
 class Inspector:
@@ -58,11 +61,31 @@ class Inspector:
         """Draw the chart of a market."""
         self.chart = await CandleChart.make(self._cache, symbol or self.market.value or "", self._look)
         if self.chart.model is None:
-            self._place[:] = [html(tables.empty("No candles", self.chart.message), self._look)]
+            lines = await self._indicators(self.chart.symbol)
+            self._place[:] = [html(tables.empty("No candles", self.chart.message), self._look), *lines]
             return
         self._place[:] = [pn.pane.Bokeh(self.chart.model, sizing_mode="stretch_width", margin=0)]
         self.chart.heard = self._say
         self._say()
+
+    async def _indicators(self, symbol: str) -> list[Any]:
+        """Indicators by themselves, of a run whose candles are not here."""
+        table = await self._cache.table("indicators")
+        rows = np.asarray(table["symbol"]) == symbol if len(table["time"]) else np.zeros(0, bool)
+        drawn: dict[str, dict[str, np.ndarray]] = {}
+        for name, values in table.items():
+            if name in ("time", "symbol") or not rows.any():
+                continue
+            figure = np.asarray(values, float)[rows]
+            if np.isfinite(figure).any():
+                time = np.asarray(table["time"], np.int64)[rows]
+                keep = analysis.downsample(time, figure, LINE_POINTS)
+                drawn[name] = {"time": time[keep], "figure": figure[keep]}
+        if not drawn:
+            return []
+        look = self._look
+        made = await beside(self._cache.data, lambda: draw(candle_pictures.lines(drawn, look), look))
+        return [pn.pane.Bokeh(made.figure, sizing_mode="stretch_width", margin=0)]
 
     def _say(self) -> None:
         text = self.chart.message if self.chart else ""
