@@ -150,6 +150,11 @@ table.wb-table { border-collapse: collapse; width: 100%; font-size: 12px; font-v
   padding: 4px 8px; white-space: nowrap; }
 .wb-table td { padding: 4px 8px; border-bottom: 1px solid var(--wb-grid); white-space: nowrap; }
 .wb-table td.wb-wrap { white-space: normal; overflow-wrap: break-word; }
+.wb-table th.wb-run { white-space: normal; overflow-wrap: anywhere; min-width: 110px; vertical-align: bottom; }
+.wb-sides { width: auto; min-width: min(100%, 480px); } .wb-sides caption { overflow-wrap: anywhere; }
+.wb-sides tbody th { color: var(--wb-text); font-weight: 400; border-bottom-color: var(--wb-grid); }
+.wb-sides th:first-child { position: sticky; left: 0; z-index: 1; background: var(--wb-surface); max-width: 160px;
+  white-space: normal; }
 .wb-table tr:last-child td { border-bottom: none; }
 .wb-table .wb-number { text-align: right; }
 .wb-table tbody tr:hover td { background: var(--wb-raised); }
@@ -159,7 +164,7 @@ table.wb-table { border-collapse: collapse; width: 100%; font-size: 12px; font-v
 .wb-note code { font-size: 11.5px; color: var(--wb-muted); }
 .wb-fine { border-left-color: var(--wb-gain); }
 .wb-empty { color: var(--wb-muted); text-align: center; padding: 34px 12px; border: 1px dashed var(--wb-border);
-  border-radius: 8px; }
+  border-radius: 8px; overflow-wrap: anywhere; }
 .wb-empty strong { display: block; color: var(--wb-text); margin-bottom: 3px; }
 pre.wb-log { font-family: ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; font-size: 11.5px; margin: 0;
   max-height: 340px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; color: var(--wb-text); }

@@ -1,7 +1,9 @@
 """The report and its parts: figures with units, tabs when opened, honest empty states, zoom on the server side."""
 
 import numpy as np
+import panel as pn
 import pytest
+from bokeh.models.widgets.inputs import Checkbox
 
 from engine import times
 from engine.errors import NotFound
@@ -255,7 +257,13 @@ def test_a_notebook_run_is_called_to_its_end_and_shown_at_once():
 
 def test_comparison_shows_differences_to_the_first():
     runs = [LocalRun(*result(seed=seed, params={"fast": 10 * seed, "slow": 50})) for seed in (1, 2)]
-    shown = text_of(Compare(runs, look="light"))
+    view = Compare(runs, look="light")
+    shown = text_of(view)
+    boxes = [model for pane in view._root.select(pn.pane.Bokeh) for model in pane.object.select({"type": Checkbox})]
+    assert sorted(box.label for box in boxes) == ["sma_cross #1", "sma_cross #2"]
+    for box in boxes:  # each shows and hides its own line in both charts
+        (change,) = box.js_property_callbacks["change:active"]
+        assert len(change.args["lines"]) == 2
     assert "sma_cross #1" in shown
     assert "sma_cross #2" in shown
     assert "params.fast" in shown

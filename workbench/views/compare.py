@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import panel as pn
 from bokeh.layouts import column
+from bokeh.models import CustomJS, Line, Row
+from bokeh.models.widgets.inputs import Checkbox
 
 from engine import analysis
 from engine.errors import WorkbenchError
@@ -43,7 +45,7 @@ class Compare(pn.viewable.Viewer):
             html('<div class="wb-empty" role="status">The runs are being compared</div>', self.look),
             sizing_mode="stretch_width",
             margin=0,
-            stylesheets=[f":host {{ background: {self.look.page}; padding: 12px 14px 24px; }}"],
+            stylesheets=[f":host {{ background: {self.look.page}; padding: var(--wb-inset, 12px 14px 24px); }}"],
         )
         if any(waits(run) for run in self.runs):
             pn.state.onload(self._start)
@@ -96,10 +98,12 @@ def blocks(caches: Sequence[Cache], curves: Sequence[analysis.Columns], look: St
             draw(pictures.compared(growth, look), look).figure,
             draw(pictures.compared(falls, look, height=150, ylabel="Drawdown"), look).figure,
         ]
-        figures[1].legend.visible = False
+        for figure in figures:
+            figure.legend.visible = False
+        pairs = zip(*(_lines(figure) for figure in figures), strict=True)
         link(figures, crosshair=look.muted)
         hide_x(figures[:-1])
-        chart: Any = column(*figures, sizing_mode="stretch_width", spacing=0)
+        chart: Any = column(switches(list(shown), list(pairs), look), *figures, sizing_mode="stretch_width", spacing=0)
     else:
         chart = tables.empty("No equity curves", "none of these runs has more than one bar")
     found = [
@@ -110,6 +114,25 @@ def blocks(caches: Sequence[Cache], curves: Sequence[analysis.Columns], look: St
     if len(shown) > 1:
         found.append(Block(content=correlations(list(shown), list(shown.values()))))
     return found
+
+
+def _lines(figure: Any) -> list[Any]:
+    return [renderer for renderer in figure.renderers if isinstance(renderer.glyph, Line)]
+
+
+def switches(names: Sequence[str], pairs: Sequence[Sequence[Any]], look: Style) -> Row:
+    """The legend: a box for each run in its colour, which shows and hides its lines in all charts. It takes as many
+    rows as the names need, where Bokeh's own would be cut off."""
+    boxes: list[Any] = []
+    for position, (name, lines) in enumerate(zip(names, pairs, strict=True)):
+        color = look.series[position % len(look.series)]
+        box = Checkbox(label=name, active=True, margin=(0, 14, 0, 0), stylesheets=[
+            f":host {{ color: {look.text}; font: 12px/1.6 {look.font}; max-width: 100%; }}"
+            f"input {{ accent-color: {color}; }} span {{ overflow-wrap: anywhere; }}"])
+        box.js_on_change("active", CustomJS(
+            args={"lines": list(lines)}, code="for (const line of lines) line.visible = cb_obj.active"))
+        boxes.append(box)
+    return Row(children=boxes, styles={"flex-wrap": "wrap"}, sizing_mode="stretch_width", margin=(0, 0, 6, 0))
 
 
 def _chip(position: int, name: str, look: Style) -> str:
@@ -124,7 +147,8 @@ def figures_table(names: Sequence[str], caches: Sequence[Cache], look: Style) ->
     """Every figure of every run, and under it the difference to the first run, coloured by what is better."""
     keys = [key for key in tiles.TILES if any(key in cache.metrics for cache in caches)]
     keys += [key for key in caches[0].metrics if key not in keys]
-    heads = "".join(f'<th scope="col" class="wb-number">{_chip(i, name, look)}</th>' for i, name in enumerate(names))
+    heads = "".join(f'<th scope="col" class="wb-number wb-run">{_chip(i, name, look)}</th>'
+                    for i, name in enumerate(names))
     body = []
     for key in keys:
         metric = tiles.metric_of(key)
@@ -142,9 +166,11 @@ def figures_table(names: Sequence[str], caches: Sequence[Cache], look: Style) ->
                 said = "points" if change_unit == "%" else change_unit
                 below = f'<br><small class="wb-muted{tone}">{sign}{change} {said}</small>'
             cells.append(f'<td class="wb-number">{text} <span class="wb-muted">{escape(unit)}</span>{below}</td>')
-        body.append(f'<tr><td title="{escape(metric.formula)}">{escape(metric.name)}</td>{"".join(cells)}</tr>')
+        name = f'<th scope="row" title="{escape(metric.formula)}">{escape(metric.name)}</th>'
+        body.append(f"<tr>{name}{''.join(cells)}</tr>")
     return (
-        f'<div class="wb-scroll"><table class="wb-table"><caption>Figures, with the difference to {escape(names[0])}'
+        '<div class="wb-scroll"><table class="wb-table wb-sides"><caption>'
+        f"Figures, with the difference to {escape(names[0])}"
         f'</caption><thead><tr><th scope="col">Metric</th>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -35,7 +35,9 @@
           if (element.tabIndex !== 0) element.tabIndex = 0;
           if (element.parentElement) element.parentElement.setAttribute("role", "tablist");
         } else if (element.matches("input[type=checkbox]:not([aria-label])") && !(element.labels || []).length) {
-          const around = element.parentElement || element.getRootNode().host;
+          const label = element.nextElementSibling;
+          const around = label && label.classList.contains("bk-label") ? label
+            : element.parentElement || element.getRootNode().host;
           const words = ((around.innerText || around.textContent || element.getRootNode().textContent) || "").trim();
           element.setAttribute("aria-label", words || (element.closest(".tabulator-row") ? "Choose this row" : "Choose all"));
         } else if (kind.contains("bk-events") && !element.hasAttribute("aria-label")) {

@@ -52,7 +52,7 @@ class Report(pn.viewable.Viewer):
             self._tabs,
             sizing_mode="stretch_width",
             margin=0,
-            stylesheets=[f":host {{ background: {self.look.page}; padding: 12px 14px 24px; }}"],
+            stylesheets=[f":host {{ background: {self.look.page}; padding: var(--wb-inset, 12px 14px 24px); }}"],
             css_classes=["wb-report"],
         )
         self._tabs.param.watch(self._opened, "active")

@@ -6,7 +6,7 @@ from typing import Any, Final
 import panel as pn
 
 from engine import times
-from engine.errors import Invalid
+from engine.errors import Invalid, NotFound
 from engine.model import FINISHED, Event, Run
 from workbench import cards
 from workbench.views.base import PageView, markup, on_page
@@ -38,13 +38,18 @@ class RunPage(PageView):
         run_id = self.query.get("id", "")
         if not run_id:
             raise Invalid("the address names no run", field="id", remedy="open one from the list of runs")
+        try:
+            self._run = await self.client.run(run_id)
+        except NotFound:
+            self._head.object = ('<div class="card empty"><h1>No such run</h1><p>It may have been deleted. '
+                                 'Choose one in the <a href="/runs">list of runs</a>.</p></div>')
+            raise
         self._head.object = ""
-        self._run = await self.client.run(run_id)
         self.entitle(cards.title_of(self._run))
         if self._run.kind == "optimization":
             from workbench.views.sweep_page import SweepPart
 
-            self._head.visible = False
+            self._body[:] = [self._report]
             part = SweepPart(self, self._run)
             self._report[:] = [part.view]
             await part.load()
@@ -105,8 +110,8 @@ class RunPage(PageView):
                 f'<div class="bar" role="progressbar" aria-label="progress" aria-valuenow="{done[:-1]}" '
                 f'aria-valuemin="0" aria-valuemax="100"><i style="width:{done}"></i></div></div>')
         elif run.state == "failed":
-            self._live.object = (f'<div class="error" role="alert"><b>This run failed.</b> '
-                                 f'{html.escape(run.error or "")}</div>')
+            self._live.object = (f'<div class="error" role="alert"><b>This run failed.</b>'
+                                 f'<div class="said" tabindex="0">{html.escape(run.error or "")}</div></div>')
         else:
             self._live.object = '<div class="card" role="status">This run was cancelled.</div>'
         self._live.visible = True
@@ -121,8 +126,7 @@ class RunPage(PageView):
         from workbench.views.report import Report
 
         assert self._run is not None
-        for part in (self._head, self._live, self._log, self._cancel, self._again):
-            part.visible = False
+        self._body[:] = [self._report]  # hidden parts would leave their gaps
         self._report[:] = [Report(self.client, self._run.id, look=self.look)]
 
     @on_page
