@@ -15,7 +15,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -111,10 +111,10 @@ class ModelProcess:
         try:
             given = {ENTRIES: str(entries_write), MARK: self._mark}
             box = replace(self.box, environment={**self.box.environment, **given})
-            process = subprocess.Popen(
-                box.command(self.inner, slot=self.slot), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, pass_fds=(entries_write,), cwd=self.folder, start_new_session=True,
-                env={"PATH": PATH})
+            with _started(box.command(self.inner, slot=self.slot), box.environment) as (command, environment, fds):
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    pass_fds=(entries_write, *fds), cwd=self.folder, start_new_session=True, env=environment)
         except OSError:
             os.close(entries_read)
             raise
@@ -348,3 +348,19 @@ class ModelProcess:
                 if each.pid != process.pid:
                     each.kill()
 
+
+@contextlib.contextmanager
+def _started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[Any, Any, Any]]:
+    """The command line, environment and files to start a box with, so that nobody reads its environment off the list
+    of processes."""
+    if command[0] != "bwrap":
+        yield list(command), dict(environment), ()
+        return
+    split = command.index("--")
+    options = os.memfd_create("options")
+    try:
+        os.write(options, b"".join(part.encode() + b"\0" for part in command[1:split]))
+        os.lseek(options, 0, os.SEEK_SET)
+        yield ["bwrap", "--args", str(options), *command[split:]], {"PATH": PATH}, (options,)
+    finally:
+        os.close(options)

@@ -116,14 +116,14 @@ class Box:
     def command(self, inner: Sequence[str], *, slot: int = 0) -> list[str]:
         """The command line that runs `inner` in the box. `slot` (0 to 9,999) tells models apart that run at once.
 
-        Without bubblewrap `/home/model` and `/model` do not exist: then the caller gives `inner` real paths, and
-        starts it in a folder of its own.
+        Bubblewrap's options stand before the first "--", the environment among them: on its command line others would
+        read the keys in it, so the caller hands them over through a pipe (`--args`). Without bubblewrap the caller
+        gives the environment itself, `/home/model` and `/model` do not exist, and `inner` has real paths.
         """
         if isolation().kind == "bubblewrap":
             return _bubblewrap(self, inner, slot)
         # Processes are counted by user: the limit would count the server's own.
-        limits = [part for part in _limits(self.plan) if not part.startswith("--nproc")]
-        return [*limits, "env", "-i", *(f"{name}={value}" for name, value in self.environment.items()), *inner]
+        return [*(part for part in _limits(self.plan) if not part.startswith("--nproc")), *inner]
 
 
 def _limits(plan: Plan) -> list[str]:

@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,12 @@ class Heard:
 
 
 def run(folder: Path, script: str, plan: Plan = SMALL, *, network: bool = False, grace: float = 0.5,
-        stopped: Callable[[Heard], bool] = lambda heard: False) -> Heard:
+        stopped: Callable[[Heard], bool] = lambda heard: False, environment: Mapping[str, str] | None = None) -> Heard:
     folder.mkdir(exist_ok=True)
     (folder / "bot.py").write_text(script)
     heard = Heard()
     box = Box(plan=plan, network=network, model=folder, readable=FOLDERS,
-              environment={"PYTHONUNBUFFERED": "1"})
+              environment={"PYTHONUNBUFFERED": "1", **(environment or {})})
     script_path = "/model/bot.py" if isolation().kind == "bubblewrap" else str(folder / "bot.py")
     process = ModelProcess(box=box, inner=[str(PYTHON), "-Iu", script_path], slot=7, folder=folder, grace=grace,
                            on_line=lambda pipe, text: heard.lines.append((pipe, text)),
@@ -253,6 +253,19 @@ import socket
 socket.create_connection(("127.0.0.1", {port}), 2); print("connected")
 """, network=True)
     assert heard.texts("stdout") == ["connected"]
+
+
+def test_its_environment_is_not_on_the_list_of_processes(kept_apart: str, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def look(heard: Heard) -> bool:
+        seen.extend(" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"]))
+        return bool(heard.lines)
+
+    heard = run(tmp_path / "m", "import os, time; print(os.environ['KEY']); time.sleep(60)", stopped=look,
+                environment={"KEY": "secret-of-the-model"})
+    assert heard.texts("stdout") == ["secret-of-the-model"]
+    assert any("bot.py" in line for line in seen) and not any("secret-of-the-model" in line for line in seen)
 
 
 def test_plans_are_found_by_name() -> None:

@@ -86,7 +86,7 @@ print(os.environ["BACKTESTING"])
 """
     assert house.run({"bot.py": script}, "backtest", args={"to": "1y"}) == "done"
     result, status = house.all("entry")
-    assert result["result"] == {"symbols": ["A"], "args": {"to": "1y", "GUI_output": False}, "name": "first"}
+    assert result["result"] == {"symbols": ["A"], "args": {"to": "1y"}, "name": "first"}
     assert (status["kind"], status["successful"]) == ("backtest-status", True) and status["time_elapsed"] >= 0
     assert house.run({"bot.py": "print('nothing')"}, "backtest") == "failed"
     assert house.all("entry")[-1]["successful"] is False and "no strategy" in house.lines("stderr")[-1]
