@@ -247,7 +247,7 @@ def test_a_rule_fires_and_a_channel_tells(page: Page, server: ServerProcess, sin
 
 def test_what_the_page_says_about_fetch_works(page: Page, server: ServerProcess) -> None:
     call(server, "POST", "/subscribers", {"email": "listener@example.org", "password": "a long password",
-                                          "access": "FULL", "credits": 3, "instruments": ["COMMODITIES"]})
+                                          "access": "FULL", "credits": 99, "instruments": ["COMMODITIES"]})
     login = httpx.post(f"{server.url}/api/v1/users/login", json={"email": "listener@example.org",
                                                                  "password": "a long password"}, timeout=30)
     token = login.json()["accessToken"]
@@ -262,17 +262,21 @@ def test_what_the_page_says_about_fetch_works(page: Page, server: ServerProcess)
     wait_until(lambda: call(server, "GET", "/subscribers")["items"][-1]["last_login_at"])
     given: list[int] = []
 
+    def told(state: str) -> bool:
+        page.evaluate("1")  # the browser's messages are heard only while it is spoken to
+        return any(text.startswith(f"{state} {given[-1]} ") for text in said)
+
     def heard() -> bool:  # alerts that were given before the stream stood are not sent to it
         given.append(post(server, "GOLD", instrument="COMMODITIES"))
         try:
-            return wait_until(lambda: any(text.startswith(f"working {given[-1]} ") for text in said), 2)
+            return wait_until(lambda: told("working"), 3)
         except AssertionError:
             return False
 
     wait_until(heard)
     move(server, given[-1], "onGoing")
     move(server, given[-1], "closed", exit=111.0)
-    wait_until(lambda: any(text.startswith(f"closed {given[-1]} ") for text in said))
+    wait_until(lambda: told("closed"))
     assert [text.split()[0] for text in said if f" {given[-1]} " in text] == ["working", "onGoing", "closed"]
     page.goto("about:blank")
 
