@@ -14,6 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from engine import times
 from tests.harness import ServerProcess, wait_until
 from workbench import demo
 
@@ -92,6 +93,7 @@ def test_an_order_appears_without_a_reload(page: Page, server: ServerProcess) ->
     expect(page.get_by_text("stopped", exact=True)).to_be_visible()
     expect(page.get_by_text("Stopped for the night")).to_be_visible()
     assert page.evaluate("document.body.dataset.old") == "yes", "the page was loaded anew"
+    assert "already known" not in server.errors + server.output, "the browser sent the server's own models back"
 
 
 def test_an_order_unfolds_and_moves_the_chart(page: Page, server: ServerProcess) -> None:
@@ -184,7 +186,7 @@ def test_calls_show_arguments_and_responses(page: Page, server: ServerProcess) -
     expect(calls.locator("tbody tr:not(.detail)")).to_have_count(2)
     page.get_by_role("tab", name="Details").click()
     expect(page.get_by_text("reported by the model", exact=True)).to_be_visible()
-    expect(page.get_by_text("Edge of it")).to_be_visible()
+    expect(page.get_by_role("cell", name="Edge of it", exact=True)).to_be_visible()
 
 
 def test_a_restart_leaves_no_gap(page: Page, tmp_path: Path) -> None:
@@ -258,6 +260,26 @@ def test_all_models_at_a_glance(page: Page, server: ServerProcess) -> None:
         expect(models.locator(f"tr[data-id=glance-new{len(path)}]")).to_be_visible()
     row.get_by_role("link").click()
     page.wait_for_url("**/model?id=glance-one")
+
+
+def test_live_trades_stand_beside_a_backtest_of_the_same_time(page: Page, server: ServerProcess) -> None:
+    market = next(entry for entry in httpx.get(f"{server.url}/workbench/api/markets", headers=server.headers).json()[
+        "items"] if entry["market"] == "demo:AAPL/USD")
+    last = times.micros(times.parse(market["last"])) / 1e6
+    report(server, "matched", *(order(f"m{number}", side="sell" if number % 2 else "buy", symbol="AAPL-USD",
+                                      price=None, at=last - 86_400 * (400 - 40 * number)) for number in range(9)))
+    enter(page, server, "/model?id=matched")
+    page.get_by_role("tab", name="Against a backtest").click()
+    page.get_by_label("Strategy").select_option("Moving average cross")
+    page.get_by_role("button", name="Run on the live window").click()
+    expect(page.get_by_text("Match rate")).to_be_visible(timeout=60_000)
+    trades = page.get_by_role("region", name="Trades, live and in the backtest").locator("tbody tr")
+    expect(trades.filter(has_text="only live").or_(trades.filter(has_text="matched")).first).to_be_visible()
+    told = httpx.get(f"{server.url}/workbench/api/runs", headers=server.headers, params={"limit": 1}).json()["items"][0]
+    found = httpx.get(f"{server.url}/workbench/api/models/matched/match", headers=server.headers,
+                      params={"run": told["id"]}).json()
+    expect(trades).to_have_count(found["total"])
+    assert found["matched"] + found["only_live"] == 9
 
 
 def test_a_bot_is_connected_by_copy_and_paste(page: Page, server: ServerProcess, tmp_path: Path) -> None:

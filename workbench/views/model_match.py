@@ -62,10 +62,11 @@ class Match:
     async def load(self) -> None:
         """The backtests that could be compared, and what one can be started with."""
         await self._list()
-        model, stored, strategies = await asyncio.gather(
-            self._client.model(self._model), self._client.markets(), self._client.strategies())
+        traded, stored, strategies = await asyncio.gather(
+            self._client.positions(self._model), self._client.markets(), self._client.strategies())
+        symbols = {str(entry["symbol"]) for entry in traded["items"]}
         self._strategy.options = {str(entry["title"]): str(entry["name"]) for entry in strategies}
-        fitting = [entry for entry in stored if any(fits(symbol, entry) for symbol in model.symbols)]
+        fitting = [entry for entry in stored if any(fits(symbol, entry) for symbol in symbols)]
         self._market.options = {f"{entry['market']}, {entry['resolution']}": (entry["market"], entry["resolution"])
                                 for entry in fitting}
         self._start.disabled = not (fitting and strategies)
