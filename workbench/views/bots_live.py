@@ -94,10 +94,11 @@ class BotLive:
         card = {"background": look.surface, "border": f"1px solid {look.border}", "border-radius": "10px",
                 "padding": "10px 12px"}
         self._parts = [part for _, part in parts]
-        self._tabs = pn.Tabs(*((name, pn.Column(sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=200,
-                                                styles=card)) for name, _ in parts),
+        self._places = [pn.Column(sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=200, styles=card)
+                        for _ in parts]
+        self._tabs = pn.Tabs(*((name, place) for (name, _), place in zip(parts, self._places, strict=True)),
                              sizing_mode="stretch_width", margin=0)
-        self._tabs[0][:] = [self._parts[0]]
+        self._places[0][:] = [self._parts[0]]
         self._tabs.param.watch(self._turned, "active")
         self.view = pn.Column(
             self._head, self._pulse, self._tiles,
@@ -108,8 +109,8 @@ class BotLive:
     def _turned(self, event: Any) -> None:
         """Fill a tab when it is first opened."""
         async def fill() -> None:
-            if not len(self._tabs[event.new]):
-                self._tabs[event.new][:] = [self._parts[event.new]]
+            if not len(self._places[event.new]):
+                self._places[event.new][:] = [self._parts[event.new]]
 
         pn.state.execute(fill)
 
@@ -191,7 +192,12 @@ class BotLive:
                 await self._shown.wait()
             showing.cancel()
         self.instance = await self._client.instance(self.id)
-        await self._change(lambda: (self._show_facts(), self._show_figures(), self.over()))
+        await self._change(self._ended)
+
+    def _ended(self) -> None:
+        self._show_facts()
+        self._show_figures()
+        self.over()
 
     def _watched(self, connected: bool) -> None:
         if self._connected != connected:
@@ -233,7 +239,7 @@ class BotLive:
         minutes: list[Mapping[str, Any]] = []
         trades, trips, said = [], [], []
         for event in events:
-            payload = event.data.get("payload")
+            payload: Any = event.data.get("payload")
             if payload is not None:
                 latest[event.type] = payload
                 self.instance["initial"].setdefault(event.type, payload)

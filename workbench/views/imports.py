@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import panel as pn
 
-from engine.errors import Invalid, NotFound, WorkbenchError
+from engine.errors import Invalid, NotFound, Problem, WorkbenchError
 from engine.model import Market
 from workbench.client import AsyncClient
 from workbench.views.base import explained, markup
@@ -205,13 +205,13 @@ class ImportPanel:
             await self._client.start_import(market, _day(self["start"].value), _day(self["end"].value, last=True))
             await self._read()
         except WorkbenchError as error:
-            lost = []
+            lost: list[Problem] = []
             for problem in error.problems:
-                field = self._fields.get({"market": "pair"}.get(problem.field, problem.field))
-                if field is None:
+                place = self._fields.get({"market": "pair"}.get(problem.field, problem.field))
+                if place is None:
                     lost.append(problem)
                 else:
-                    field.complain(problem.message + (f" – {problem.remedy}" if problem.remedy else ""))
+                    place.complain(problem.message + (f" – {problem.remedy}" if problem.remedy else ""))
             if lost or not error.problems:
                 self._status.object = f'<div class="error" role="alert">{explained(error)}</div>'
         finally:
@@ -272,7 +272,11 @@ class KeyPanel:
     def _key(self, name: str) -> Any:
         remove = pn.widgets.Button(name="Remove", margin=0, width=90)
         sure = pn.widgets.Button(name="Really remove it", button_type="danger", margin=0, width=130, visible=False)
-        remove.on_click(lambda _: sure.param.update(visible=not sure.visible))
+
+        def ask(_event: Any) -> None:
+            sure.visible = not sure.visible
+
+        remove.on_click(ask)
         sure.on_click(partial(self._removed, name))
         words = markup(f"<b>{escape(name)}</b>", sizing_mode=None, styles={"flex": "1 1 auto"})
         return pn.FlexBox(words, remove, sure, gap="8px", align_items="center", margin=0, sizing_mode="stretch_width")
