@@ -26,7 +26,7 @@ _OURS: Final = {
 def cost_table(cache: Cache, fills: Mapping[str, np.ndarray]) -> str:
     """What trading cost, by side and in all, and what share of the traded value that was."""
     side, fee = np.asarray(fills["side"]), np.asarray(fills["fee"], float)
-    traded = np.asarray(fills["quantity"], float) * np.asarray(fills["price"], float)
+    traded = np.nan_to_num(np.asarray(fills["quantity"], float) * np.asarray(fills["price"], float))
     slippage = float((cache.spec.get("costs") or {}).get("slippage") or 0.0)
     rows = []
     for name, keep in (("Buys", side > 0), ("Sells", side < 0), ("All", side != 0)):

@@ -62,7 +62,10 @@ class Inspector:
         self.chart = await CandleChart.make(self._cache, symbol or self.market.value or "", self._look)
         if self.chart.model is None:
             lines = await self._indicators(self.chart.symbol)
-            self._place[:] = [html(tables.empty("No candles", self.chart.message), self._look), *lines]
+            reported = self._cache.spec.get("fill_model") == "reported"
+            why = "the model computed this with prices of its own, which it does not send" if reported \
+                else self.chart.message
+            self._place[:] = [html(tables.empty("No candles", why), self._look), *lines]
             return
         self._place[:] = [pn.pane.Bokeh(self.chart.model, sizing_mode="stretch_width", margin=0)]
         self.chart.heard = self._say
