@@ -30,7 +30,7 @@ __all__ = ["ENTRIES", "Ending", "ModelProcess", "Usage"]
 ENTRIES: Final = "WORKBENCH_ENTRIES"
 MARK: Final = "WORKBENCH_MODEL_PROCESS"
 PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-TICK: Final = 0.1
+TICK: Final = 0.2
 GRACE: Final = 4.0
 """Seconds between SIGINT and SIGKILL, as Blankly's hosting had it."""
 
@@ -41,6 +41,8 @@ RATE: Final = 2000
 """Lines a second that are kept of each pipe; those beyond are counted and left out."""
 
 _READ: Final = 2**16
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_CLOCK: Final = os.sysconf("SC_CLK_TCK")
 _ENTRY: Final = 32 * 2**20
 _PROGRESS: Final = re.compile(r"Progress:\s*\[[^\]]*\]\s*([0-9.]+)\s*%")
 
@@ -298,55 +300,78 @@ class ModelProcess:
 
     # -- the tree of processes
 
-    def _tree(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        """All processes of the model. Below bubblewrap nothing can leave the tree; else those that carry our mark
-        belong to it too."""
-        try:
-            top = psutil.Process(process.pid)
-            found = [top, *top.children(recursive=True)]
-        except psutil.Error:
-            found = []
+    def _tree(self, process: subprocess.Popen[bytes]) -> list[int]:
+        """Process ids of the model. Below bubblewrap nothing can leave the tree; else those that carry our mark belong
+        to it too."""
+        found = [process.pid, *_descendants(process.pid)]
         if isolation().kind != "bubblewrap":
-            known = {each.pid for each in found}
+            known = set(found)
             for each in psutil.process_iter():
                 with contextlib.suppress(psutil.Error):
                     if each.pid not in known and each.environ().get(MARK) == self._mark:
-                        found.append(each)
+                        found.append(each.pid)
         return found
 
     def _look(self, process: subprocess.Popen[bytes], seconds: float) -> float:
         """Take stock of memory and processor time; how long to hold the tree still, 0 while it keeps to its share."""
-        memory, count, used = 0, 0, 0.0
+        memory, used = 0, 0.0
         clocks: dict[int, float] = {}
-        for each in self._tree(process):
-            with contextlib.suppress(psutil.Error):
-                with each.oneshot():
-                    memory += each.memory_info().rss
-                    spent = each.cpu_times()
-                count += 1
-                clocks[each.pid] = spent.user + spent.system
-                used += clocks[each.pid] - self._past_cpu.get(each.pid, 0.0)
+        for pid in self._tree(process):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                memory += _resident(pid)
+                clocks[pid] = _processor_time(pid)
+                used += clocks[pid] - self._past_cpu.get(pid, 0.0)
         self._past_cpu = clocks
         self.usage = Usage(memory=memory, most=max(self.usage.most, memory), cpu=self.usage.cpu + max(0.0, used),
-                           processes=count)
+                           processes=len(clocks))
         share = self.box.plan.cpu / 1000
         return min(1.0, used / share - seconds) if used > share * seconds * 1.1 else 0.0
 
     def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         """Signal the model's own processes: bubblewrap itself is passed over, or nothing could go on."""
-        for each in self._tree(process):
-            with contextlib.suppress(psutil.Error):
-                if each.name() != "bwrap":
-                    each.send_signal(number)
+        for pid in self._tree(process):
+            with contextlib.suppress(OSError):
+                if _name(pid) != "bwrap":
+                    os.kill(pid, number)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         tree = self._tree(process)
         if process.poll() is None:
             process.kill()
-        for each in tree:
-            with contextlib.suppress(psutil.Error):
-                if each.pid != process.pid:
-                    each.kill()
+        for pid in tree:
+            if pid != process.pid:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+# What psutil says too, but it reads all of /proc for the children of one process, and this is asked for several times
+# a second for every model.
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                for child in map(int, file.read().split()):
+                    found += [child, *_descendants(child)]
+    return found
+
+
+def _resident(pid: int) -> int:
+    with open(f"/proc/{pid}/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
+def _processor_time(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        parts = file.read().rpartition(b")")[2].split()
+    return (int(parts[11]) + int(parts[12])) / _CLOCK
+
+
+def _name(pid: int) -> str:
+    with open(f"/proc/{pid}/comm", "rb") as file:
+        return file.read().decode(errors="replace").strip()
 
 
 @contextlib.contextmanager
