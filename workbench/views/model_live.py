@@ -184,7 +184,7 @@ class ModelLive(pn.viewable.Viewer):
             asked, rested = ear.asked, ear.rested
             ear.asked = ear.rested = False
             figures = ear.figures if asked else None
-            self._connected = ear.connected
+            self._connected = ear.connected and not isinstance(ear.problem, Unavailable)
             if asked and ear.problem is None and ear.model is not None and self.model is not None:
                 heard = max(filter(None, (ear.model.heard_at, self.model.heard_at)), default=None)
                 self.model = replace(ear.model, heard_at=heard)
@@ -283,6 +283,9 @@ class ModelLive(pn.viewable.Viewer):
 
     def _complain(self, error: WorkbenchError | None) -> None:
         """What cannot be fetched now is said while it lasts."""
+        if isinstance(error, Unavailable) and self._connected:
+            self._connected = False
+            self._show_pulse()
         text = "" if error is None else f'<div class="error" role="alert">{explained(error)}</div>'
         if self._problem.object != text:
             self._problem.param.update(object=text, visible=bool(text))
