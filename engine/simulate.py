@@ -39,7 +39,6 @@ from engine.result import BacktestResult, Columns
 from engine.spec import BacktestSpec
 from engine.strategies.base import Strategy
 from engine.threads import meanwhile
-from engine.uploads import uploads_of
 
 if TYPE_CHECKING:
     from engine.candle_store import CandleStore
@@ -67,7 +66,7 @@ def run(spec: BacktestSpec, store: "CandleStore", reporter: Reporter | None = No
         from engine import detector_backtest
 
         return detector_backtest.run(spec, store, reporter)
-    strategy = strategy or strategies.find(spec.strategy, uploads_of(store.root))
+    strategy = strategy or strategies.find(spec.strategy, store)
     params = strategy.resolve(spec.params)
     reporter.progress(0.3, "Loading market data")
     candles = load(spec, store)

@@ -129,9 +129,8 @@ class _Quick:
         from engine import metrics, portfolio, strategies
         from engine.advice import walk
         from engine.fills import next_bar
-        from engine.uploads import uploads_of
 
-        strategy = strategies.find(spec.strategy, uploads_of(self._store.root))
+        strategy = strategies.find(spec.strategy, self._store)
         params = strategy.resolve(spec.params)
         candles, merged, closes, benchmark = self._data(spec)
         advice = walk(strategy, params, candles, merged, self._reporter)

@@ -1,6 +1,5 @@
 """The strategies that come with the workbench, by name. Reading their descriptions needs no compiler."""
 
-from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import Invalid
@@ -33,12 +32,13 @@ def get(name: str) -> Strategy:
                       remedy="strategies are " + ", ".join(_ALL)) from None
 
 
-def find(name: str, uploads: Path) -> Strategy:
-    """The strategy of that name, also an uploaded one that is registered in the folder `uploads`; raises as `get`."""
+def find(name: str, store: Any) -> Strategy:
+    """The strategy of that name, also an uploaded one that is registered beside the candle store; raises as `get`."""
     if name.startswith("upload."):
         from engine.uploads import find as find_uploaded
+        from engine.uploads import uploads_of
 
-        return find_uploaded(name, uploads)
+        return find_uploaded(name, uploads_of(store.root))
     return get(name)
 
 

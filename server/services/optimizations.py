@@ -12,12 +12,12 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from engine import sweep, times
+from engine.candle_store import CandleStore
 from engine.errors import Cancelled, Conflict, Invalid, NotFound, Problem, WorkbenchError
 from engine.model import FINISHED, Market, Run
 from engine.spec import BacktestSpec
@@ -114,7 +114,7 @@ class Optimizations:
             problems.append(Problem("objective", f"{objective!r} is not a metric", "metrics are " + ", ".join(METRICS)))
         names = {each.name for each in dimensions}
         try:
-            known = _parameters_of(base, self._runs.store.root)
+            known = _parameters_of(base, self._runs.store)
         except WorkbenchError as error:
             problems += [Problem("base.strategy", each.message, each.remedy) for each in error.problems]
         else:
@@ -312,7 +312,7 @@ class Optimizations:
         await self._db.write(work)
 
 
-def _parameters_of(base: BacktestSpec, candles: Path) -> set[str]:
+def _parameters_of(base: BacktestSpec, store: CandleStore) -> set[str]:
     """The names of the strategy's parameters; raises `Invalid` for an unknown strategy."""
     if base.fill_model == "glowback":
         from engine.fills.glowback_strategies import ALIASES, PARAMETERS
@@ -323,9 +323,8 @@ def _parameters_of(base: BacktestSpec, candles: Path) -> set[str]:
                           remedy="use one of " + ", ".join(PARAMETERS))
         return set(PARAMETERS[name])
     from engine import strategies
-    from engine.uploads import uploads_of
 
-    return {each.name for each in strategies.find(base.strategy, uploads_of(candles)).parameters}
+    return {each.name for each in strategies.find(base.strategy, store).parameters}
 
 
 def _deflated(first: Tried, tried: Sequence[Tried]) -> float | None:

@@ -112,7 +112,6 @@ class Runs:
     def check(self, spec: BacktestSpec) -> None:
         """Raise `Invalid` with every reason known now why this backtest cannot work. Blocks (reads the disk)."""
         from engine import strategies
-        from engine.uploads import uploads_of
 
         problems: list[Problem] = []
 
@@ -126,7 +125,7 @@ class Runs:
 
         if spec.fill_model == "next_bar":
             try:
-                strategy = strategies.find(spec.strategy, uploads_of(self.store.root))
+                strategy = strategies.find(spec.strategy, self.store)
             except WorkbenchError as error:
                 problems.extend(Problem("strategy", problem.message, problem.remedy) for problem in error.problems)
             else:

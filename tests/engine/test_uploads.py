@@ -62,7 +62,7 @@ def register(folder: Path, source: str, version: str = "abcdef0123456789") -> li
 def test_an_uploaded_strategy_backtests_and_sweeps_like_the_engines_own(tmp_path: Path) -> None:
     candles = store(tmp_path)
     (name,) = register(tmp_path, CROSS)
-    found = strategies.find(name, uploads.uploads_of(candles.root))
+    found = strategies.find(name, candles)
     assert [each.name for each in found.parameters] == ["fast", "slow"] and found.doc == "Two moving averages."
     spec = {"strategy": name, "params": {"fast": 5}, "markets": ["demo:A/USD"], "costs": {"fee_rate": 0.001}}
     uploaded = run(BacktestSpec.read(spec), candles)
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said_in_the_scripts_own_words(tmp_path: Path) -> None:
         run(BacktestSpec.read({"strategy": name, "markets": ["demo:A/USD"]}), candles)
     for unknown in ("upload.0123456789ab", "upload.../../etc/passwd", "upload."):
         with pytest.raises(Invalid, match="no uploaded strategy"):
-            strategies.find(unknown, uploads.uploads_of(candles.root))
+            strategies.find(unknown, candles)
     assert uploads.makes_strategies(CROSS) and not uploads.makes_strategies("import blankly\nblankly.Strategy(1)")
 
 

@@ -201,7 +201,7 @@ async def test_a_backtest_of_an_upload_is_a_run_with_a_result(house: House) -> N
     states = [data["state"] for data in await house.told(f"run/{run.id}", "state")]
     assert states == ["queued", "running", "completed"]
     failed = await house.ends((await house.deployments.backtest(version, {})).id)
-    assert failed.state == "failed" and failed.error == "exit code 1"
+    assert failed.state == "failed" and str(failed.error).startswith("KeyError: 'start'")
 
 
 async def test_a_backtest_can_be_cancelled(house: House) -> None:

@@ -128,7 +128,7 @@ def test_help_and_version() -> None:
     assert "--rate-limit" in shown and "--demo" in shown
     assert workbench("nonsense").returncode == 2
     commands = next(action for action in parser()._actions if action.dest == "command").choices
-    assert set(commands) == {"serve", "pages", "import", "candles", "backtest", "token", "db", "doctor"}
+    assert set(commands) == {"serve", "pages", "import", "candles", "backtest", "token", "db", "doctor", "user"}
 
 
 def test_a_closed_pipe_is_no_error(folder: Path) -> None:

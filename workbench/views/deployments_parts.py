@@ -42,7 +42,8 @@ def linked(model: str) -> str:
 
 def pill(state: str) -> str:
     """A state as a pill; the word itself carries the meaning."""
-    return f'<span style="flex:none" class="pill {TONES.get(state, "muted")}" data-state="{escape(state)}">{escape(state)}</span>'
+    said, tone = escape(state), TONES.get(state, "muted")
+    return f'<span style="flex:none" class="pill {tone}" data-state="{said}">{said}</span>'
 
 
 def sentence(words: str) -> str:
