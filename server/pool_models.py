@@ -39,6 +39,8 @@ class ModelHosts:
         self._address = address
         self._topic = f"workbench-models-{secrets.token_hex(8)}"
         self._lock = threading.Lock()
+        self._placing = threading.Lock()
+        self._given: dict[str, tuple[str, dict[str, int]]] = {}  # by task: its host, and what it takes of it
         self._client: Any = None
         self._heard: dict[str, queue.SimpleQueue[tuple[str, Mapping[str, Any]]]] = {}
 
@@ -48,14 +50,31 @@ class ModelHosts:
         heard = self._heard[task] = queue.SimpleQueue()
         try:
             client = self._connected()
-            future = client.submit(run_model, task, self._topic, asdict(job), key=f"model-{task}", pure=False,
-                                   retries=0, resources={"cpu": job.plan.cpu, "memory": job.plan.memory})
+            future = self._placed(task, client, job, stopped)
+            if future is None:
+                emit("stopped", {"error": ""})
+                return "stopped"
             return self._follow(task, client, future, heard, emit, stopped)
         except (OSError, TimeoutError) as error:
             emit("failed", {"error": f"the hosts at {self._address} cannot be reached: {error}"})
             return "failed"
         finally:
             del self._heard[task]
+            self._given.pop(task, None)
+
+    def _placed(self, task: str, client: Any, job: ModelJob, stopped: Callable[[], bool]) -> Any:
+        """The job on a host that has room for it, once there is one; None when it was stopped before. (Left to itself,
+        the scheduler has a job wait for one host while others have room.)"""
+        wanted = {"cpu": job.plan.cpu, "memory": job.plan.memory}
+        while not stopped():
+            with self._placing:
+                host = client.run_on_scheduler(with_room, wanted, dict(self._given))
+                if host:
+                    self._given[task] = (host, wanted)
+                    return client.submit(run_model, task, self._topic, asdict(job), key=f"model-{task}", pure=False,
+                                         retries=0, resources=wanted, workers=[host], allow_other_workers=False)
+            time.sleep(LOOK)
+        return None
 
     def _follow(self, task: str, client: Any, future: Any, heard: Any, emit: Emit,
                 stopped: Callable[[], bool]) -> str:
@@ -146,3 +165,15 @@ def note_stop(task: str, dask_worker: Any = None) -> bool:
 def addresses(dask_scheduler: Any = None) -> list[str]:
     """On the scheduler: the hosts that are there."""
     return list(dask_scheduler.workers)
+
+
+def with_room(wanted: Mapping[str, float], given: Mapping[str, tuple[str, Mapping[str, float]]],
+              dask_scheduler: Any = None) -> str | None:
+    """On the scheduler: a host that can give what is wanted beside what was given already, the freest first."""
+    best, most = None, -1.0
+    for address, worker in dask_scheduler.workers.items():
+        left = {name: worker.resources.get(name, 0) - sum(taken[name] for host, taken in given.values()
+                                                          if host == address) for name in wanted}
+        if all(left[name] >= value for name, value in wanted.items()) and left["cpu"] > most:
+            best, most = address, left["cpu"]
+    return best
