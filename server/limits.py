@@ -64,3 +64,9 @@ class RateLimiter:
         return Allowance(
             limit=self.limit, remaining=int(left), reset=math.ceil(time.time() + (self.limit - left) / self._rate),
             retry_after=0 if passed else max(1, math.ceil((1.0 - left) / self._rate)))
+
+    def give_back(self, client: str) -> None:
+        """Take back one request of a client that `take` counted: it was not of the kind that is limited."""
+        if client in self._buckets:
+            left, then = self._buckets[client]
+            self._buckets[client] = (min(float(self.limit), left + 1.0), then)

@@ -107,12 +107,15 @@ class LoginHandler(PageHandler):
         self.see_other(target)
 
     async def check(self, token: str) -> Principal | None:
-        """Whom the token stands for. Raises `Busy` after too many tries from one address."""
+        """Whom the token stands for. Raises `Busy` after too many wrong tries from one address."""
         allowance = self.context.logins.take(self.request.remote_ip or "")
         if allowance is not None and allowance.exceeded:
             self.lasting_header("Retry-After", str(allowance.retry_after))
             raise Busy("too many attempts to log in", remedy=f"wait {allowance.retry_after} s")
-        return await self.context.authenticator.log_in(token)
+        principal = await self.context.authenticator.log_in(token)
+        if principal is not None:
+            self.context.logins.give_back(self.request.remote_ip or "")
+        return principal
 
     def begin_session(self, principal: Principal) -> None:
         secure = self.request.protocol == "https"

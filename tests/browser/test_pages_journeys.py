@@ -160,8 +160,8 @@ def test_candles_are_imported_by_dropping_a_file(page: Page, server: ServerProce
     page.locator("input[type=file]").set_input_files({"name": "x_ABC_USD.csv", "mimeType": "text/csv",
                                                       "buffer": CSV.encode()})
     expect(page.get_by_label("Asset")).to_have_value("ABC")
-    expect(page.get_by_role("button", name="Import")).to_be_enabled()
-    page.get_by_role("button", name="Import").click()
+    expect(page.get_by_role("button", name="Import", exact=True)).to_be_enabled()
+    page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_text("10 added")).to_be_visible()
     page.get_by_role("link", name="Look at it").click()
     ready(page)
@@ -173,8 +173,8 @@ def test_a_bad_file_is_explained_with_its_line(page: Page, server: ServerProcess
     enter(page, server, "/markets")
     page.locator("input[type=file]").set_input_files({"name": "x_BAD_USD.csv", "mimeType": "text/csv",
                                                       "buffer": CSV.replace(",5,6,", ",five,6,").encode()})
-    expect(page.get_by_role("button", name="Import")).to_be_enabled()
-    page.get_by_role("button", name="Import").click()
+    expect(page.get_by_role("button", name="Import", exact=True)).to_be_enabled()
+    page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_role("alert").filter(has_text="line 6")).to_be_visible()
 
 

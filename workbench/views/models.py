@@ -90,7 +90,9 @@ class AllModels:
     def _show(self, ids: Iterable[str]) -> None:
         """Tell the browser what changed of these models."""
         rows = [row_of(self._models[id], self._figures.get(id, {})) for id in ids]
-        self._busy.visible, self._nothing.visible = False, not self._models
+        if self._busy.visible:
+            self._busy.param.update(visible=False, object="")
+        self._nothing.visible = not self._models
         self._card.visible = bool(self._models)
         gone = self._shown.keys() - self._models.keys()
         changed = [row for row in rows if self._shown.get(row["id"]) != row]
