@@ -23,6 +23,7 @@ from server.dialects import blankly_deploy_projects, blankly_deploy_signin
 from server.dialects.blankly_body import Fields
 from server.dialects.blankly_deploy_base import FORMS, TAG, TYPES, DeployHandler
 from server.dialects.blankly_deploy_upload import PART, Upload, take_apart
+from server.dialects.blankly_words import with_errors
 from server.dialects.routes import Answer, Route
 from server.services import Services
 from server.services.activity import ModelQuery
@@ -302,7 +303,7 @@ def routes(services: Services) -> list[Route]:
         return Route(methods="GET", path=path, handler=handler, auth="deploy", tag=TAG, summary=summary,
                      answers={200: Answer(doc="as asked", model=answer)})
 
-    return [
+    return with_errors([
         *blankly_deploy_signin.routes(), *blankly_deploy_projects.routes(),
         post("/model/create-model", CreateModel, "Make a model: projectId, type, name, description"),
         post("/model/list", ListModels, "The models of a project: projectId", _ITEMS),
@@ -318,7 +319,7 @@ def routes(services: Services) -> list[Route]:
         post("/model/run", Run, "Run a version: projectId, modelId, versionId, plan"),
         post("/model/kill", Kill, "Stop a model: projectId, modelId"),
         post("/model/delete", DeleteModel, "Delete a model with its versions: projectId, modelId"),
-    ]
+    ])
 
 
 _UPLOAD: Final = {"type": "object", "required": ["model"], "properties": {

@@ -115,7 +115,7 @@ def routes() -> list[Route]:
         Route(methods="GET", path="/auth/signin", handler=SignIn, auth=None, name="blankly_signin_page", tag=TAG,
               summary="The page that `blankly login` opens",
               query=(Query(name="redirectUrl", default=TARGET, high=2000, doc="/deploy for a program's login"),),
-              answers=page),
+              answers=page, errors=(400,)),
         Route(methods="POST", path="/auth/signin", handler=SignIn, auth=None, name="blankly_signin", tag=TAG,
               summary="Give a token to the program that waits for it", request=form, max_body=2**16,
               request_content=("application/x-www-form-urlencoded",), answers=page, errors=(400, 403, 413)),

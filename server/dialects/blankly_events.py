@@ -25,7 +25,7 @@ from engine.errors import Forbidden, Invalid, Unauthenticated
 from engine.model import Principal
 from server.dialects.base import OFF_LOOP, BaseHandler
 from server.dialects.blankly_body import Fields, parse
-from server.dialects.blankly_words import ENTRIES, instant_of, switch_of
+from server.dialects.blankly_words import ENTRIES, instant_of, switch_of, with_errors
 from server.dialects.failures import Failure
 from server.dialects.routes import Answer, Route
 from server.services import Services
@@ -251,4 +251,4 @@ def routes(services: Services) -> list[Route]:
                        summary="The server's time in seconds since 1970", answers={200: Answer(
                            doc="seconds", model={"type": "object", "required": ["time"],
                                                  "properties": {"time": {"type": "number"}}})}))
-    return found
+    return with_errors(found)

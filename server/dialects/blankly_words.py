@@ -20,6 +20,7 @@ price is a stop order, as one kit sends it; an empty object of arguments does no
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -42,6 +43,7 @@ from engine.activity import (
 )
 from engine.errors import Invalid
 from server.dialects.blankly_body import Fields, number_of
+from server.dialects.routes import Route
 
 __all__ = ["ENTRIES", "instant_of", "switch_of"]
 
@@ -252,3 +254,12 @@ ENTRIES: Final[Mapping[str, Callable[[Fields, Words], Entry]]] = {
     "/v1/live/set-pnl": _set_pnl, "/v1/live/set-custom-metric": _metrics, "/v1/live/screener-result": _screener,
 }
 """What a route's body says, by path: (fields, what the headers say) -> entry."""
+
+
+def with_errors(found: list[Route]) -> list[Route]:
+    """The routes with the form of their errors: a text, which Blankly's clients print, and what is wrong with which
+    field."""
+    schema = {"type": "object", "required": ["error"], "properties": {
+        "error": {"type": "string"}, "field": {"type": "string"}, "remedy": {"type": "string"},
+        "code": {"type": "string"}, "request_id": {"type": "string"}}}
+    return [replace(route, options={"error_schema": schema, **route.options}) for route in found]

@@ -116,6 +116,9 @@ class RemoveKeyHandler(Handler):
         self.reply({"status": "ok"})
 
 
+NOT_JSON: Final = Answer(doc="Gekko's short text: the body is not JSON", content=("text/plain",))
+
+
 def routes(services: Services) -> list[Route]:
     """The operations on imports, exchanges and keys. They need no more than their services."""
 
@@ -123,7 +126,8 @@ def routes(services: Services) -> list[Route]:
               request: Mapping[str, Any] | None = None) -> Route:
         body: dict[str, Any] = {"request": request, "errors": (422,), "max_body": MOST_BODY} if request else {}
         return Route(methods=method, path=path, handler=handler, auth=scope, summary=summary, tag=NAME,
-                     options={"error_schema": _ERROR}, answers={200: answer}, **body)
+                     options={"error_schema": _ERROR}, answers={200: answer} | ({400: NOT_JSON} if request else {}),
+                     **body)
 
     ok = Answer(doc="done", model=_object(status=_TEXT))
     return [

@@ -39,6 +39,10 @@ def test_every_answer_is_documented(api: ServerProcess) -> None:
     wrong, statuses = [], set()
     for found, mode in product(schema.get_all_operations(), (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)):
         operation = found.ok()
+        if "text/event-stream" in str(operation.definition.raw.get("responses", {}).get("200", "")):
+            continue  # an answer without an end: tests/dialects/test_tradingpartners_stream.py reads it
+        if operation.path.endswith("/exchanges/{name}/refresh"):
+            continue  # its 503 says that the exchange is away, as it is here: tests/server/test_imports_http.py asks it
 
         @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None,
                   derandomize=True)
