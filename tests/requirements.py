@@ -1,5 +1,5 @@
-"""What the tests need besides Python packages: a Chromium, and the programs whose wire formats are spoken here, each in
-an environment of its own. Installed when that is possible, else named in one line.
+"""What the tests need besides Python packages: a Chromium, bubblewrap, and the programs whose wire formats are spoken
+here, each in an environment of its own. Installed when that is possible, else named in one line.
 
 Run as `python -m tests.requirements` by `make test`; `find_chromium()` serves the browser tests.
 """
@@ -31,20 +31,24 @@ def install_clients() -> None:
         print(f"{error}: tests that drive it are skipped", file=sys.stderr)
 
 
+def missing() -> dict[str, str]:
+    """Debian's packages that are not here, and what needs them."""
+    wanted = {"chromium": ("the browser tests", find_chromium()), "bubblewrap": ("the boxes of uploaded models",
+                                                                                 shutil.which("bwrap"))}
+    return {package: what for package, (what, found) in wanted.items() if not found}
+
+
 def main() -> int:
     install_clients()
-    if find_chromium():
-        return 0
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        print("installing Debian's chromium for the browser tests", flush=True)
+    if (packages := missing()) and os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing Debian's " + " and ".join(packages), flush=True)
         quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
         subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=False, **quiet)
-        if find_chromium():
-            return 0
-    print("The browser tests need Chromium: sudo apt-get install chromium (or set CHROMIUM=/path/to/it)",
-          file=sys.stderr)
-    return 1
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], check=False, **quiet)
+    for package, what in missing().items():
+        print(f"{what} need {package}: sudo apt-get install {package}"
+              + (" (or set CHROMIUM=/path/to/it)" if package == "chromium" else ""), file=sys.stderr)
+    return 1 if missing() else 0
 
 
 if __name__ == "__main__":
