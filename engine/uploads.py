@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +39,9 @@ __all__ = ["PREFIX", "UploadedStrategy", "describe", "descriptions", "find", "ma
 
 PREFIX: Final = "upload."
 CHILD: Final = Path(__file__).with_name("model_child") / "strategy_main.py"
+DESCRIBING: Final = 20.0
+"""Seconds that a script may take to make its strategies: somebody waits for the answer to an upload."""
+
 _NAME: Final = re.compile(r"upload\.[0-9a-f]{8,64}(\.[A-Za-z_][A-Za-z0-9_]{0,60})?")
 _SIGN: Final = re.compile(r"\b(wb|workbench)\s*\.\s*strategy\b|\bfrom\s+workbench\s+import\b.*\bstrategy\b"
                           r"|\bfrom_function\b")
@@ -184,7 +187,10 @@ def _talk(files: Path, script: str, job: Mapping[str, Any], data: Path, reporter
     errors: list[str] = []
     python = own_python()
     told = {**job, "script": str(Path(MODEL if boxed else files) / script)}
-    box = Box(plan=plan_of("slow", live=False), network=False, model=files,
+    plan = plan_of("slow", live=False)
+    if job["do"] == "describe":
+        plan = replace(plan, seconds=DESCRIBING)
+    box = Box(plan=plan, network=False, model=files,
               readable=(data, root / "engine", root / "workbench", *interpreter_folders(python)),
               environment={"HOME": HOME if boxed else str(files), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(root),
                            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1",

@@ -24,9 +24,9 @@ from engine.model import Principal, Run
 from engine.sandbox import plan_of
 from server.services.activity import Activity
 from server.services.activity_backtests import DetachedBacktests
-from server.services.model_lives import DIALECT, Life, Lives, Runner
+from server.services.model_lives import Life, Lives, Runner
 from server.services.run_rows import COLUMNS, run_of
-from server.services.run_states import change_state, stream_of
+from server.services.run_states import UPLOADED, change_state, stream_of
 from server.services.versions import Versions
 from server.store.database import Database
 from server.store.encoding import decode, encode
@@ -72,7 +72,7 @@ class Deployments:
         def work(connection: Connection) -> list[str]:
             left = connection.execute(select(runs.c.id, runs.c.state).where(
                 runs.c.state.in_(("running", "queued")),
-                (runs.c.kind == "live") | ((runs.c.kind == "backtest") & (runs.c.dialect == DIALECT)))).all()
+                (runs.c.kind == "live") | ((runs.c.kind == "backtest") & (runs.c.dialect == UPLOADED)))).all()
             for row in left:
                 if row.state == "running":
                     change_state(connection, self._events, row.id, "failed", row.state, error="server restarted")
@@ -158,7 +158,7 @@ class Deployments:
         wanted = plan_of(plan, live=False)
         at = times.now()
         row = {"id": str(uuid.uuid4()), "kind": "backtest", "state": "queued", "progress": 0.0,
-               "created_at": times.micros(at), "dialect": DIALECT, "strategy": version.model[:128], "markets": [],
+               "created_at": times.micros(at), "dialect": UPLOADED, "strategy": version.model[:128], "markets": [],
                "name": f"{await self._name(version.model)} v{version.number}"[:200], "tags": [], "notes": description,
                "spec": decode(encode({"strategy": version.script, "fill_model": "reported", "model": version.model,
                                       "version": version.id, "args": dict(args), "plan": wanted.name})),
@@ -183,7 +183,7 @@ class Deployments:
 
         def cancel(connection: Connection) -> None:
             for row in connection.execute(select(runs.c.id).where(
-                    runs.c.state == "queued", runs.c.dialect == DIALECT, runs.c.strategy == model[:128])).all():
+                    runs.c.state == "queued", runs.c.dialect == UPLOADED, runs.c.strategy == model[:128])).all():
                 change_state(connection, self._events, row.id, "cancelled", "queued")
 
         await self._db.write(cancel)
@@ -235,7 +235,7 @@ class Deployments:
     async def _begin(self, version: Version, found: Deployment) -> str:
         id, at = str(uuid.uuid4()), times.micros(times.now())
         row = {"id": id, "kind": "live", "state": "running", "progress": 0.0, "created_at": at, "started_at": at,
-               "dialect": DIALECT, "strategy": version.model[:128], "markets": [], "tags": [], "metrics": {},
+               "dialect": UPLOADED, "strategy": version.model[:128], "markets": [], "tags": [], "metrics": {},
                "name": f"{await self._name(version.model)} v{version.number}"[:200], "owner": found.by,
                "spec": decode(encode({"model": version.model, "version": version.id, "plan": found.plan,
                                       "schedule": found.schedule}))}
@@ -312,7 +312,7 @@ class Deployments:
             principal = Principal(name=row.owner, scopes=frozenset({"admin"}))
             try:
                 await self._detached.result(lambda: body, model=life.version.model, backtest_id=life.run,
-                                            principal=principal, dialect=DIALECT)
+                                            principal=principal, dialect=UPLOADED)
             except WorkbenchError as error:
                 await self.lives.end_run(life.run, "failed", f"the result cannot be read: {error}")
 

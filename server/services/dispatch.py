@@ -21,7 +21,7 @@ from engine.errors import Cancelled, Unavailable, WorkbenchError
 from engine.model import FINISHED
 from server.pool import Pool, Report
 from server.services.chunks import Chunk, WaitingChunks
-from server.services.run_states import MAX_ATTEMPTS, apply_reports, take_back
+from server.services.run_states import MAX_ATTEMPTS, UPLOADED, apply_reports, take_back
 from server.store.database import Database
 from server.store.encoding import encode
 from server.store.events import EventLog
@@ -155,7 +155,7 @@ class Dispatcher:
 
         def work(connection: Connection) -> list[Any]:
             line = select(runs.c.id, turn.label("turn"), runs.c.created_at).where(
-                runs.c.state == "queued", runs.c.kind == "backtest", runs.c.dialect != "models").subquery()
+                runs.c.state == "queued", runs.c.kind == "backtest", runs.c.dialect != UPLOADED).subquery()
             ids = connection.execute(select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id)
                                      .limit(limit + held)).scalars().all()
             chosen = [id for id in ids if id not in self._key_of][:limit]

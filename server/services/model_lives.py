@@ -24,9 +24,8 @@ from server.store.database import Database, Subscriber
 from server.store.events import EventLog
 from server.store.tables import runs
 
-__all__ = ["DIALECT", "Life", "Lives"]
+__all__ = ["Life", "Lives"]
 
-DIALECT: Final = "models"
 SLOTS: Final = 10_000
 USAGE_EVERY: Final = 5.0
 

@@ -12,7 +12,10 @@ from server.store.encoding import encode
 from server.store.events import EventLog
 from server.store.tables import runs
 
-__all__ = ["apply_reports", "change_state", "stream_of", "take_back"]
+__all__ = ["UPLOADED", "apply_reports", "change_state", "stream_of", "take_back"]
+
+UPLOADED: Final = "models"
+"""The dialect of runs of uploaded models: they run in boxes of their own, not in the pool."""
 
 MAX_ATTEMPTS: Final = 1
 MAX_DEATHS: Final = 3
@@ -111,9 +114,9 @@ def _end(row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str
 
 def take_back(connection: Connection, events: EventLog) -> int:
     """Queue the backtests again that a former life of the server left running, once; the second time they fail.
-    Returns how many there were. (Those of uploaded models, of dialect "models", are not the pool's.)"""
+    Returns how many there were. (Those of uploaded models are not the pool's.)"""
     left = connection.execute(select(runs.c.id, runs.c.attempts).where(
-        runs.c.state == "running", runs.c.kind == "backtest", runs.c.dialect != "models")).all()
+        runs.c.state == "running", runs.c.kind == "backtest", runs.c.dialect != UPLOADED)).all()
     for row in left:
         if row.attempts < MAX_ATTEMPTS:
             change_state(connection, events, row.id, "queued", "running", message="server restarted",

@@ -121,3 +121,9 @@ def spy(params, state, bars, advice, out):
     advice[0] = 1.0
 ''')
     assert len(run(BacktestSpec.read({"strategy": name, "markets": ["demo:A/USD"]}), candles).tables["fills"]["time"])
+
+
+def test_a_script_that_never_ends_does_not_hold_up_its_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "DESCRIBING", 1.0)
+    with pytest.raises(Invalid, match="time limit of 1 s"):
+        register(tmp_path, "import workbench as wb\nwb.strategy\nwhile True: pass\n")
