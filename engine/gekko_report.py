@@ -9,7 +9,7 @@ Two things that the original gets wrong are answered as its clients know them, a
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from engine import times
 
 Columns = Mapping[str, np.ndarray]
 
+_EXACT: Final = Context(prec=1_100, rounding=ROUND_HALF_UP)  # a double has at most 1,075 digits
 CANDLE: Final = ("start", "open", "high", "low", "close", "vwp", "volume", "trades")
 
 def divide(a: float, b: float) -> float:
@@ -58,7 +59,7 @@ def fixed(value: float, digits: int = 4) -> str:
     """A number with so many decimals, of its exact value, half up."""
     if not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-    made = abs(Decimal(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    made = _EXACT.quantize(Decimal(abs(value)), Decimal(f"1e-{digits}"))
     return f"-{made}" if value < 0 else str(made)
 
 

@@ -233,9 +233,10 @@ class ModelProcess:
         for line in lines:
             self._line(pipe, line)
         if b"\r" in pipe.rest:
-            *drawn, pipe.rest = pipe.rest.split(b"\r")
-            for part in drawn:
+            *drawn, last = pipe.rest.split(b"\r")
+            for part in filter(None, drawn):
                 self._line(pipe, part)
+            pipe.rest = b"\r" + last  # still a line that was drawn over: its end alone is no empty line
         if len(pipe.rest) > 2 * LINE:  # a line without an end
             self._line(pipe, pipe.rest)
             pipe.rest, pipe.cut = b"", True

@@ -6,10 +6,10 @@ Prices and costs are rounded as the original rounds them (decimals, half to even
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from typing import Final
 
-from engine.fills.glowback_strategies import Call
+from engine.fills.glowback_strategies import EXACT, Call
 
 SIX: Final = Decimal("0.000001")
 TEN_THOUSAND: Final = Decimal(10_000)
@@ -31,11 +31,9 @@ class Costs:
 
     def price(self, base: float, side: int) -> float:
         """The price of a fill on a bar's `base` price: bought higher, sold lower, six decimals."""
-        with localcontext() as context:
-            context.prec = 34
-            factor = 1 + Decimal(self.slippage_bps) / TEN_THOUSAND
-            exact = Decimal(repr(base)) * factor if side > 0 else Decimal(repr(base)) / factor
-            return float(exact.quantize(SIX))
+        factor = EXACT.add(1, EXACT.divide(Decimal(self.slippage_bps), TEN_THOUSAND))
+        exact = (EXACT.multiply if side > 0 else EXACT.divide)(Decimal(repr(base)), factor)
+        return float(EXACT.quantize(exact, SIX))
 
     def commission(self, quantity: float, price: float) -> float:
         """The fee of a fill in currency, six decimals."""

@@ -10,15 +10,17 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Final, Protocol
 
 from engine import times
 from engine.errors import Invalid, Problem
 
+#: Our own decimal context: the thread's is anybody's (ccxt sets its rounding, for one).
+EXACT: Final = Context(prec=34, rounding=ROUND_HALF_EVEN)
 WINDOW: Final = 100
-MOST_PERIOD: Final = 2**53  # longer ones trade as little, and would not fit the results' whole numbers
 """Closes kept for each symbol: a strategy that needs more never trades."""
+MOST_PERIOD: Final = 2**53  # longer ones trade as little, and would not fit the results' whole numbers
 
 INVESTED: Final = 0.95
 SLICE: Final = 0.25
@@ -291,7 +293,7 @@ class CoveredCall(Strategy):
         if self._written or symbol != self._symbol or held < self.SHARES - LEAST or close <= 0:
             return None
         self._written = True
-        strike = float((Decimal(repr(close)) * self.AWAY).quantize(Decimal("0.01")))  # half to even
+        strike = float(EXACT.quantize(EXACT.multiply(Decimal(repr(close)), self.AWAY), Decimal("0.01")))
         premium = black_scholes_call(close, strike, self.DAYS / 365.25, self.RATE, self.VOLATILITY)
         return Call(symbol=symbol, strike=strike, expiry=now + self.DAYS * times.DAY, contracts=1,
                     multiplier=self.SHARES, premium=premium, fee=self.FEE, spot=close)

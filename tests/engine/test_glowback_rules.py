@@ -1,6 +1,7 @@
 """GlowBack's rules one by one, on bars made by hand."""
 
 import math
+from decimal import ROUND_HALF_UP, localcontext
 
 import numpy as np
 import pytest
@@ -89,6 +90,13 @@ def test_a_price_halfway_between_two_millionths_is_rounded_to_the_even_one() -> 
     costs = Costs(slippage_bps=5)
     assert costs.price(0.001, 1) == 0.001  # 0.0010005 exactly
     assert costs.price(0.003, 1) == 0.003002  # 0.0030015
+
+
+def test_what_others_did_to_the_threads_decimal_context_changes_no_price() -> None:
+    with localcontext() as context:
+        context.rounding, context.prec = ROUND_HALF_UP, 3
+        assert Costs(slippage_bps=5).price(0.001, 1) == 0.001
+        assert Costs(slippage_bps=5).price(244.4099, 1) == 244.532105
 
 
 @pytest.mark.parametrize(("given", "taken"), [(7.6, 8), (2.5, 3), (-4.0, 0), (0.4, 0)])

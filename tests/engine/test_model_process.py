@@ -64,18 +64,19 @@ def kept_apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def test_lines_entries_and_progress_come_in_order_and_apart(kept_apart: str, tmp_path: Path) -> None:
     heard = run(tmp_path / "m", """
-import json, os, sys
+import json, os, sys, time
 out = os.fdopen(int(os.environ["WORKBENCH_ENTRIES"]), "w")
 for number in range(300):
     print("line", number)
     print("error", number, file=sys.stderr)
     print(json.dumps({"kind": "log", "number": number}), file=out, flush=True)
 for number in range(5):
+    time.sleep(0.05 * (number == 4))  # the bar and its carriage return are read apart from what was drawn before
     print(f"\\rProgress: [##---] {number * 25}.00% ", end="", flush=True)
     if number in (1, 4):
         print("bought", number)
 print("no entry", file=out, flush=True)
-import time; time.sleep(0.5)
+time.sleep(0.5)
 sys.stdout.write("ünïcode, no newline")
 """)
     assert heard.texts("stdout") == [f"line {number}" for number in range(300)] + [
