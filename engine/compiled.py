@@ -1,49 +1,39 @@
 """Machine code from Python functions, kept on disk between processes. numba is imported at the first use only.
 
 A strategy's step is compiled to a C function of one fixed signature, so that every loop that calls steps is compiled
-once for all strategies. The compiler keeps its work under `NUMBA_CACHE_DIR` (default: `~/.cache/workbench`), in a
-folder named after a hash of everything that goes into it: its own check sees only the file that holds the function,
-and would go on using steps made from an older `engine/indicators.py`.
+once for all strategies. Nothing is compiled before it is called, and nothing again while it and all that it calls are
+as they were: see `engine.compiled_cache`. The compiler keeps its work under `NUMBA_CACHE_DIR` (default:
+`~/.cache/workbench`).
 """
 
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 StepFunction = Callable[..., None]
 """step(params f8[:], state f8[:], bars f8[n, 5], advice f8[n], out f8[k]) -> None, see `engine.strategies.base`."""
 
-_SOURCES: Final = ("compiled.py", "*indicators.py", "strategies/**/*.py", "fills/*.py", "detectors/*.py",
-                   "alert_life.py", "alert_walk.py")
-
-
-@functools.cache
-def _folder() -> str:
-    engine = Path(__file__).parent
-    digest = hashlib.sha256()
-    for pattern in _SOURCES:
-        for path in sorted(engine.glob(pattern)):
-            digest.update(path.name.encode() + path.read_bytes())
-    root = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(os.path.expanduser("~"), ".cache", "workbench", "numba")
-    return os.path.join(root, "engine-" + digest.hexdigest()[:16])
-
 
 @contextlib.contextmanager
-def _cached() -> Iterator[None]:
-    """While inside, numba puts new functions' caches into our folder; other libraries' caches stay where they are."""
+def _cached(function: Callable[..., Any]) -> Iterator[bool]:
+    """While inside, numba keeps new functions' code in our way; other libraries' stays where it is. Gives whether
+    this one's can be kept: it comes from a file, not from inside of another call, and there is a place to write."""
     from numba.core import config as module
 
+    from engine.compiled_cache import Locator
+
     config: Any = module  # its settings are made from the environment at import
-    before = config.CACHE_DIR
-    config.CACHE_DIR = _folder()
+    before = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
+    root = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(os.path.expanduser("~"), ".cache", "workbench", "numba")
+    config.CACHE_DIR = os.path.join(root, "engine")
+    config.CACHE_LOCATOR_CLASSES = f"{Locator.__module__}.{Locator.__qualname__}"
     try:
-        yield
+        place = Locator.from_function(function, function.__code__.co_filename)
+        yield function.__closure__ is None and place is not None
     finally:
-        config.CACHE_DIR = before
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = before
 
 
 @functools.cache
@@ -75,22 +65,32 @@ def step(function: StepFunction) -> Any:
     import numba
 
     _register_indicators()
-    on_disk = os.path.isfile(function.__code__.co_filename) and function.__closure__ is None
-    with _cached():
-        return numba.cfunc(signature(), cache=on_disk)(function)
+    with _cached(function) as keep:
+        return numba.cfunc(signature(), cache=keep)(function)
 
 
-def kernel(*signatures: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: compile for exactly these argument types (or, without any, at the first call), kept on disk."""
-    import numba
+class Kernel:
+    """A function that is compiled for its signatures when it is first called; `py_func` is the function itself."""
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        with _cached():
-            if signatures:
-                return numba.njit(list(signatures), cache=True)(function)
-            return numba.njit(cache=True)(function)
+    def __init__(self, function: Callable[..., Any], signatures: tuple[Any, ...]) -> None:
+        functools.update_wrapper(self, function)
+        self.py_func = function
+        self._signatures = list(signatures)
 
-    return decorate
+    @functools.cached_property
+    def compiled(self) -> Callable[..., Any]:
+        import numba
+
+        with _cached(self.py_func) as keep:
+            return numba.njit(self._signatures, cache=keep)(self.py_func)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.compiled(*arguments)
+
+
+def kernel(*signatures: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """Decorator: compile for exactly these argument types, kept on disk."""
+    return lambda function: Kernel(function, signatures)
 
 
 def step_type() -> Any:
