@@ -89,12 +89,11 @@ class Events(BaseHandler):
                 self._refuse_lines(lines)
             raise
         errors = list(parsed.errors)
-        for index, outcome in enumerate(outcomes):
-            if outcome.error is not None:
-                errors += [LineError(line=parsed.lines[index], field=each.field, error=each.message,
-                                     remedy=each.remedy) for each in outcome.error.problems]
+        for index, refusal in outcomes.errors.items():
+            errors += [LineError(line=parsed.lines[index], field=each.field, error=each.message, remedy=each.remedy)
+                       for each in refusal.problems]
         errors.sort(key=lambda each: each.line)
-        return errors, outcomes[-1].seq if outcomes else None
+        return errors, outcomes[-1].seq if parsed.entries else None
 
     def _refuse_lines(self, errors: Sequence[LineError]) -> None:
         self._line_errors = errors[:MOST_ERRORS]
@@ -213,10 +212,9 @@ class Ingest(StreamHandler):
                 return self._not_kept(said.seq, lines)
             raise
         errors = list(parsed.errors)
-        for index, outcome in enumerate(outcomes):
-            if outcome.error is not None:
-                errors += [LineError(line=parsed.lines[index], field=each.field, error=each.message,
-                                     remedy=each.remedy) for each in outcome.error.problems]
+        for index, refusal in outcomes.errors.items():
+            errors += [LineError(line=parsed.lines[index], field=each.field, error=each.message, remedy=each.remedy)
+                       for each in refusal.problems]
         kept = len(parsed.entries) + len(parsed.errors) - len({each.line for each in errors})
         return {"ack": said.seq, "accepted": kept, "errors": sorted(errors, key=lambda each: each.line)[:MOST_ERRORS]}
 

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ from server.store.tables import events as event_rows
 from server.store.tables import tokens
 from server.store.tables.activity import models, orders, pnl_points, projects
 
-__all__ = ["DEFAULT_PROJECT", "Activity", "ModelQuery", "OrderQuery", "Outcome", "Page"]
+__all__ = ["DEFAULT_PROJECT", "Activity", "ModelQuery", "OrderQuery", "Outcome", "Outcomes", "Page"]
 
 OFF_LOOP: Final = 64  # entries from which they are prepared in a thread
 MAX_ENTRIES: Final = 100_000
@@ -61,6 +61,27 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     error: WorkbenchError | None = None
     seq: int | None = None
+
+
+class Outcomes:
+    """What became of the entries of one call, in order. Each is made when it is looked at: there may be thousands."""
+
+    __slots__ = ("_count", "_seqs", "errors")
+
+    def __init__(self, count: int, seqs: Mapping[int, int], errors: Mapping[int, WorkbenchError]) -> None:
+        self._count = count
+        self._seqs = seqs
+        self.errors = errors  # by index
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Outcome:
+        place = range(self._count)[index]
+        return Outcome(ok=place not in self.errors, error=self.errors.get(place), seq=self._seqs.get(place))
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return map(self.__getitem__, range(self._count))
 
 
 class Activity:
@@ -78,7 +99,7 @@ class Activity:
     # -- the one way in
 
     async def record(self, entries: Sequence[Entry], *, principal: Principal, atomic: bool = True,
-                     key: str | None = None, dialect: str = "native", project: str = "") -> list[Outcome]:
+                     key: str | None = None, dialect: str = "native", project: str = "") -> Outcomes:
         """Keep what a bot reports; the answer comes after the commit, one outcome for each entry, in order.
 
         atomic: all or nothing, and the first bad entry raises (with several its fields are named `[index].field`);
@@ -87,7 +108,7 @@ class Activity:
         to. Unknown models are made in `project` when the principal is bound to none.
         """
         if not entries:
-            return []
+            return Outcomes(0, {}, {})
         if len(entries) > MAX_ENTRIES:
             raise Invalid(f"{len(entries)} entries are too many", remedy=f"send at most {MAX_ENTRIES} at once")
         if len(entries) < OFF_LOOP:
@@ -397,7 +418,7 @@ def _delete_events(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(delete(event_rows).where(event_rows.c.id.in_(ids)))
 
 
-def _outcomes(batch: Batch, count: int) -> list[Outcome]:
+def _outcomes(batch: Batch, count: int) -> Outcomes:
     """One outcome for each entry; raises what makes the whole batch void."""
     answer = batch.answer
     if isinstance(answer, Batch):
@@ -411,9 +432,7 @@ def _outcomes(batch: Batch, count: int) -> list[Outcome]:
         raise errors[-1]
     if errors and batch.atomic:
         raise errors[min(errors)]
-    if not errors:
-        return [Outcome(ok=True, seq=seqs.get(index)) for index in range(count)]
-    return [Outcome(ok=index not in errors, error=errors.get(index), seq=seqs.get(index)) for index in range(count)]
+    return Outcomes(count, seqs, errors)
 
 
 def _error(code: str, message: str, field: str, remedy: str) -> WorkbenchError:

@@ -1,10 +1,12 @@
-"""Many rows at once, past SQLAlchemy: `executemany` of SQLite's driver, COPY on PostgreSQL.
+"""Many rows at once, past SQLAlchemy: statements of many rows, COPY on PostgreSQL.
 
 For the few tables into which bots push; everything else goes through SQLAlchemy. Values are what the driver takes:
 text, numbers, None, booleans (JSON columns: their text).
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table
@@ -14,13 +16,16 @@ from server.store.engines import driver
 __all__ = ["find_rows", "insert_events", "insert_rows", "last_numbers", "upsert_rows"]
 
 _FEW: Final = 8  # rows for which COPY costs more than it saves
-_EVENTS_SQLITE: Final = "INSERT INTO events (stream, seq, type, at, data) VALUES (?, ?, ?, ?, ?)"
-_COPY_EVENTS: Final = "COPY events (id, stream, seq, type, at, data) FROM STDIN"
-_EVENT_IDS: Final = "SELECT nextval(pg_get_serial_sequence('events', 'id')) FROM generate_series(1, %s)"
+# Rows of one statement. SQLite's driver lets go of the interpreter, and must get hold of it again, once a statement:
+# `executemany` does so for every row. Few sizes, so that the prepared statements are used again.
+_SIZES: Final = (512, 64, 8, 1)
+_VALUES: Final = 32_000  # of one statement; SQLite takes 32,766, PostgreSQL twice as many
+_EVENT: Final = ("stream", "seq", "type", "at", "data")
+_COPY_EVENTS: Final = f"COPY events ({', '.join(_EVENT)}) FROM STDIN"
+_LAST_ID: Final = "SELECT currval(pg_get_serial_sequence('events', 'id'))"
 _LAST_SQLITE: Final = "SELECT coalesce(max(seq), 0) FROM events WHERE stream = ?"
 _LAST: Final = ("SELECT name, coalesce((SELECT max(seq) FROM events WHERE stream = name), 0) "
                 "FROM unnest(%s::text[]) AS name")
-_STATEMENTS: dict[tuple[str, str], str] = {}
 
 
 def last_numbers(connection: Connection, streams: Collection[str]) -> dict[str, int]:
@@ -32,23 +37,20 @@ def last_numbers(connection: Connection, streams: Collection[str]) -> dict[str, 
         return dict(cursor.execute(_LAST, (list(streams),)).fetchall())
 
 
-def insert_events(connection: Connection, rows: Sequence[tuple[str, int, str, int, str]]) -> list[int]:
-    """Insert events (stream, seq, type, at, data) inside a write; their ids, rising, in the order of the rows."""
+def insert_events(connection: Connection, rows: Sequence[tuple[str, int, str, int, str]]) -> range:
+    """Insert events (stream, seq, type, at, data) inside a write; their ids, in the order of the rows."""
     raw = driver(connection)
     if connection.dialect.name == "sqlite":
-        raw.executemany(_EVENTS_SQLITE, rows)
+        _in_statements(raw.execute, "events", _EVENT, (), rows, "?")
         last = raw.execute("SELECT last_insert_rowid()").fetchone()[0]
-        return list(range(last - len(rows) + 1, last + 1))
-    # The writer alone takes numbers, so they rise with the rows; COPY cannot give them back.
-    with raw.cursor() as cursor:
-        ids = sorted(row[0] for row in cursor.execute(_EVENT_IDS, (len(rows),)).fetchall())
+    else:
         # JSON holds no control characters as such, only backslashes that COPY would take for its own.
-        text = "".join([
-            f"{id}\t{stream}\t{seq}\t{type}\t{at}\t" + data.replace("\\", "\\\\") + "\n"
-            for id, (stream, seq, type, at, data) in zip(ids, rows, strict=True)])
-        with cursor.copy(_COPY_EVENTS) as copy:
-            copy.write(text)
-    return ids
+        text = "".join([f"{stream}\t{seq}\t{type}\t{at}\t{data}\n" for stream, seq, type, at, data in rows])
+        with raw.cursor() as cursor:
+            with cursor.copy(_COPY_EVENTS) as copy:
+                copy.write(text.replace("\\", "\\\\"))
+            last = cursor.execute(_LAST_ID).fetchone()[0]
+    return range(last - len(rows) + 1, last + 1)  # the writer alone takes numbers, so there are no others in between
 
 
 def find_rows(connection: Connection, table: Table, keys: Collection[tuple[str, ...]]) -> list[Sequence[Any]]:
@@ -57,15 +59,16 @@ def find_rows(connection: Connection, table: Table, keys: Collection[tuple[str, 
         return []
     raw = driver(connection)
     names = [f'"{column.name}"' for column in table.primary_key.columns]
-    what = f'SELECT {", ".join(_names(table))} FROM "{table.name}" WHERE '
     if connection.dialect.name == "sqlite":
-        one = what + " AND ".join(f"{name} = ?" for name in names)
-        return [row for key in keys if (row := raw.execute(one, key).fetchone()) is not None]
+        found: list[Sequence[Any]] = []
+        for size, part in _parts(list(keys), len(names)):
+            found += raw.execute(_look_up(table, size), list(chain.from_iterable(part))).fetchall()
+        return found
     lists = ", ".join(["%s::text[]"] * len(names))
     with raw.cursor() as cursor:
-        found = cursor.execute(f"{what}({', '.join(names)}) IN (SELECT * FROM unnest({lists}))",
-                               [list(part) for part in zip(*keys, strict=True)])
-        return list(found.fetchall())
+        return list(cursor.execute(
+            f'SELECT {", ".join(_names(table))} FROM "{table.name}" WHERE ({", ".join(names)}) IN '
+            f"(SELECT * FROM unnest({lists}))", [list(part) for part in zip(*keys, strict=True)]).fetchall())
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
@@ -74,43 +77,68 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[An
         return
     raw = driver(connection)
     if connection.dialect.name == "sqlite":
-        raw.executemany(_statement(table, "INSERT", "?"), rows)
+        _in_statements(raw.execute, table.name, _columns(table), (), rows, "?")
         return
     with raw.cursor() as cursor:
         if len(rows) <= _FEW:
-            cursor.executemany(_statement(table, "INSERT", "%s"), rows)
+            _in_statements(cursor.execute, table.name, _columns(table), (), rows, "%s")
             return
         with cursor.copy(f'COPY "{table.name}" ({", ".join(_names(table))}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)
 
 
-def upsert_rows(connection: Connection, table: Table, rows: Iterable[Sequence[Any]]) -> None:
-    """Insert whole rows, or put them in the place of those with the same key."""
-    found = list(rows)
-    if not found:
-        return
+def upsert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert whole rows, each with a key of its own, or put them in the place of those with the same key."""
+    keys = tuple(column.name for column in table.primary_key.columns)
     raw = driver(connection)
     if connection.dialect.name == "sqlite":
-        raw.executemany(_statement(table, "UPSERT", "?"), found)
+        _in_statements(raw.execute, table.name, _columns(table), keys, rows, "?")
         return
     with raw.cursor() as cursor:
-        cursor.executemany(_statement(table, "UPSERT", "%s"), found)
+        _in_statements(cursor.execute, table.name, _columns(table), keys, rows, "%s")
 
 
 def _names(table: Table) -> list[str]:
     return [f'"{column.name}"' for column in table.columns]
 
 
-def _statement(table: Table, kind: str, place: str) -> str:
-    statement = _STATEMENTS.get((table.name, kind + place))
-    if statement is None:
-        names = _names(table)
-        statement = (f'INSERT INTO "{table.name}" ({", ".join(names)}) '
-                     f"VALUES ({', '.join([place] * len(names))})")
-        if kind == "UPSERT":
-            keys = [f'"{column.name}"' for column in table.primary_key.columns]
-            changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
-            statement += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
-        _STATEMENTS[table.name, kind + place] = statement
+def _columns(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns)
+
+
+def _in_statements(execute: Callable[..., Any], table: str, columns: tuple[str, ...], keys: tuple[str, ...],
+                   rows: Sequence[Sequence[Any]], place: str) -> None:
+    """Insert rows, as many in a statement as go; with `keys`, in the place of those that have the same."""
+    for size, part in _parts(rows, len(columns)):
+        execute(_statement(table, columns, keys, size, place), list(chain.from_iterable(part)))
+
+
+def _parts(rows: Sequence[Sequence[Any]], width: int) -> Iterator[tuple[int, Sequence[Sequence[Any]]]]:
+    """Rows of `width` values in parts of the sizes that statements have."""
+    begin = 0
+    for size in _SIZES:
+        while size * width <= _VALUES and len(rows) - begin >= size:
+            yield size, rows[begin:begin + size]
+            begin += size
+
+
+@cache
+def _statement(table: str, columns: tuple[str, ...], keys: tuple[str, ...], size: int, place: str) -> str:
+    names = [f'"{name}"' for name in columns]
+    row = f"({', '.join([place] * len(columns))})"
+    statement = f'INSERT INTO "{table}" ({", ".join(names)}) VALUES {", ".join([row] * size)}'
+    if keys:
+        changes = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in keys)
+        statement += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
     return statement
+
+
+@cache
+def _look_up(table: Table, size: int) -> str:
+    """SQLite's way to find rows by their keys, which stand on the left, so that each is looked up."""
+    keys = [f'"{column.name}"' for column in table.primary_key.columns]
+    row = f"({', '.join('?' * len(keys))})"
+    same = " AND ".join(f"column{number} = {name}" for number, name in enumerate(keys, 1))
+    return (f'SELECT {", ".join(_names(table))} FROM (VALUES {", ".join([row] * size)}) '
+            f'CROSS JOIN "{table.name}" ON {same}')

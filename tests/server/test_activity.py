@@ -26,7 +26,7 @@ from engine.activity import (
 )
 from engine.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from engine.model import Principal
-from server.services.activity import Activity, ModelQuery, Outcome
+from server.services.activity import Activity, ModelQuery, Outcome, Outcomes
 from server.services.activity_rows import OrderQuery
 from server.services.users import Users
 from server.store.database import Database
@@ -45,7 +45,7 @@ class Desk:
     users: Users
     activity: Activity
 
-    async def tell(self, *entries: Entry, principal: Principal = ADMIN, **options: Any) -> list[Outcome]:
+    async def tell(self, *entries: Entry, principal: Principal = ADMIN, **options: Any) -> Outcomes:
         return await self.activity.record(entries, principal=principal, **options)
 
     async def told(self, stream: str) -> list[tuple[int, str, Any]]:
