@@ -82,7 +82,7 @@ def test_broken_multipart_is_read_or_refused(head: bytes, content: bytes) -> Non
     "symbol", "id", "side", "size", "funds", "price", "active", "type", "line", "args", "response", "values", "metrics",
     "enabled", "result", "annotation", "startAt", "start_at", "running", "message", "exchange", "status", "time",
     "executed_time", "extra", "model", "at"]), st.recursive(
-        st.none() | st.booleans() | st.floats() | st.integers(-2**63, 2**64 - 1) | TEXT,  # larger ones are read as floats
+        st.none() | st.booleans() | st.floats() | st.integers(-2**63, 2**64 - 1) | TEXT,  # larger: floats
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=5)),
     st.sampled_from(sorted(ENTRIES)))
 def test_any_fields_make_an_entry_or_name_what_is_wrong(fields: dict[str, Any], path: str) -> None:
