@@ -6,11 +6,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from server.store.database import Database
+from tests.harness import new_database
 
 # What was compiled once need not be compiled for every data directory of a test.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".workbench" / "numba"))
@@ -57,25 +59,53 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of a new, empty PostgreSQL database."""
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """The name of a PostgreSQL database that has its tables and nothing in them, to make others from."""
+    from server.store import schema
+
+    with _postgres_database(postgres_server) as name:
+        schema.upgrade(postgres_server.format(name))
+        yield name
+
+
+@contextmanager
+def _postgres_database(server: str, template: str = "template1") -> Iterator[str]:
+    """The name of a new database that is a copy of `template`; it is dropped in the end."""
     import psycopg
 
     name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres_server.format("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield postgres_server.format(name)
-    with psycopg.connect(postgres_server.format("postgres"), autocommit=True) as connection:
+    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield name
+    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """The URL of a new PostgreSQL database that has its tables and nothing in them."""
+    with _postgres_database(postgres_server, postgres_template) as name:
+        yield postgres_server.format(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a new, empty database; a test that uses it runs once on each backend."""
+    """The URL of a new database that has its tables; a test that uses it runs once on each backend."""
     if request.param == "postgresql":
         return request.getfixturevalue("postgres_url")
-    return f"sqlite:///{tmp_path / 'workbench.sqlite'}"
+    return f"sqlite:///{new_database(tmp_path / 'workbench.sqlite')}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """`database_url` without tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'workbench.sqlite'}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    with _postgres_database(server) as name:
+        yield server.format(name)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,17 @@ FACES = {"panel", "bokeh", "holoviews", "param"}
 
 def imports(path: str, *, top: bool = False) -> Iterator[str]:
     """Dotted names that a module imports; `top`: only those that importing it imports."""
-    for node in _nodes(ast.parse((ROOT / path).read_text()), top):
+    for node in _nodes(_parsed(path), top):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: write imports in full"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def _parsed(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
 
 
 def _nodes(node: ast.AST, top: bool) -> Iterator[ast.AST]:

@@ -20,6 +20,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
+def database_url(bare_database_url: str) -> str:
+    return bare_database_url
+
+
+@pytest.fixture
 def plain(database_url: str) -> Iterator[Connection]:
     """A plain connection to the same database, without any of the store's set-up."""
     engine = create_engine(parse_url(database_url))
