@@ -90,10 +90,15 @@ class AsyncClient(AlertCalls, DeploymentCalls, ImportCalls, InstanceCalls, Model
         """Where the server is, without a slash at the end."""
         return self._http.url
 
+    @property
+    def credentials(self) -> frozenset[tuple[str, str]]:
+        """What this client shows itself with: equal for clients that may do the same."""
+        return frozenset(self._http.headers.items())
+
     def shared(self, name: Any, make: Callable[[], T]) -> T:
-        """What all who speak with the same credentials over the same connections on the same event loop share under a
-        name, as long as somebody holds it."""
-        key = (asyncio.get_running_loop(), frozenset(self._http.headers.items()), name)
+        """What all who speak over the same connections on the same event loop share under a name, as long as somebody
+        holds it. Their credentials may differ: what is shared must ask who may have it."""
+        key = (asyncio.get_running_loop(), name)
         found = self._shared.get(key)
         if found is None:
             found = self._shared[key] = make()

@@ -143,7 +143,7 @@ class ModelLive(pn.viewable.Viewer):
                 await self.load()
             except Unavailable as error:
                 self._complain(error)
-        async with (watching(self.client, self.id).ear(self._after, self._log_after) as ear,
+        async with (watching(self.client, self.id).ear(self.client, self._after, self._log_after) as ear,
                     asyncio.TaskGroup() as tasks):
             tasks.create_task(self._show_rows(ear))
             tasks.create_task(self._show_rest(ear))
