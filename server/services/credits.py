@@ -14,11 +14,11 @@ Writes happen one after another, so two uses at the same moment cannot take the 
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -27,8 +27,9 @@ from engine.alerts import Alert
 from engine.credits import consumes
 from engine.errors import Conflict, Invalid, NotFound, WorkbenchError
 from server.services.alert_rows import AlertFilters, alert_of, conditions
+from server.services.credit_statements import GIVE_BACK, LAST, RENEW, SETTLE, TAKE, TOP_UP, USE
 from server.store.database import Database
-from server.store.engines import driver
+from server.store.encoding import encode
 from server.store.events import EventLog
 from server.store.tables import events
 from server.store.tables.alerts import alerts, credit_entries, subscribers
@@ -37,25 +38,21 @@ __all__ = ["Credit", "Credits", "Entry", "Use"]
 
 CreditState = Literal["USED", "REIMBURSED", "CONSUMED"]
 MOST: Final = 10**12
-_PART: Final = 500  # accounts named in one statement
+_FEW: Final = 500  # accounts, up to which they are named in a query
 _SETTLED: Final[Mapping[str, CreditState]] = {"reimbursement": "REIMBURSED", "consumption": "CONSUMED"}
-_INSERT: Final = ("INSERT INTO credit_entries (subscriber_id, kind, amount, token, alert_id, at, note) "
-                  "VALUES (:subscriber_id, :kind, :amount, :token, :alert_id, :at, '')")
 _RETRY: Final = 1.0
 
 log = logging.getLogger("workbench.credits")
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(NamedTuple):
     """A credit that an alert cost: its token, and what became of it."""
 
     token: str
     state: CreditState = "USED"
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """A credit used. `last`: nothing is left, and nothing will be added by itself."""
 
     token: str
@@ -118,7 +115,8 @@ class Credits:
             if balance + amount < 0:
                 raise Conflict(f"only {balance} credits are left", field="amount", remedy="take fewer")
             connection.execute(insert(credit_entries).values(row))
-            _add(connection, [subscriber], amount)
+            connection.execute(update(subscribers).where(subscribers.c.id == subscriber).values(
+                balance=balance + amount))
             return balance + amount
 
         return await self._db.write(work)
@@ -148,29 +146,17 @@ class Credits:
     async def use(self, alert: int, accounts: Collection[int]) -> dict[int, Use]:
         """Use a credit of each account for an alert. An account that has paid for it already gets the same token; one
         that cannot pay (no credit, access FREE, deleted) is missing from the answer."""
-        spare = {id: str(uuid.uuid4()) for id in accounts}
-        at = times.micros(times.now())
+        spare = dict(zip(accounts, _tokens(len(accounts)), strict=True))
+        values = {"spare": str(encode(spare)), "alert": alert, "at": times.micros(times.now())}
 
         def work(connection: Connection) -> dict[int, Use]:
-            paid = _uses(connection, alert, accounts)
-            found = {id: Use(token) for id, token in paid.items()}
-            wanted = [id for id in spare if id not in paid]
-            columns = (subscribers.c.id, subscribers.c.balance, subscribers.c.automatic_renewal, subscribers.c.renewal)
-            rows: list[dict[str, Any]] = []
-            for part in _parts(wanted, _PART):
-                for id, balance, automatic, renewal in connection.execute(select(*columns).where(
-                        subscribers.c.id.in_(part), subscribers.c.access == "FULL")):
-                    renews = automatic and renewal > 0
-                    if balance < 1 and not renews:
-                        continue
-                    # Renewed before it is needed, so that no balance ever falls below zero.
-                    if renews and balance <= 1:
-                        rows.append(_row(id, "renewal", renewal, None, None, at))
-                        _add(connection, [id], renewal)
-                    rows.append(_row(id, "use", -1, spare[id], alert, at))
-                    found[id] = Use(spare[id], last=balance == 1 and not renews)
-            _insert(connection, rows)
-            _add(connection, [id for id in wanted if id in found], -1)
+            found = {id: Use(token) for id, token in _uses(connection, alert, accounts).items()}
+            new = {"alert": alert, "before": connection.execute(LAST).scalar_one()}
+            if connection.execute(RENEW[connection.dialect.name], values).rowcount > 0:
+                connection.execute(TOP_UP, new)
+            connection.execute(USE[connection.dialect.name], values)
+            for id, last in connection.execute(TAKE, new):
+                found[id] = Use(spare[id], last)
             return found
 
         return await self._db.write(work)
@@ -218,17 +204,15 @@ class Credits:
         at = times.micros(times.now())
 
         def work(connection: Connection) -> dict[int, Credit]:
-            found = _credits(connection, alert)
-            row = connection.execute(select(alerts).where(alerts.c.id == alert)).first()
-            open_ones = {id: credit for id, credit in found.items() if credit.state == "USED"}
-            if row is None or row.state not in ("closed", "aborted") or not open_ones:
-                return found
-            consumed = consumes(row.state, row.gain, self._threshold)
-            kind, amount = ("consumption", 0) if consumed else ("reimbursement", 1)
-            _insert(connection, [_row(id, kind, amount, credit.token, alert, at) for id, credit in open_ones.items()])
-            if amount:
-                _add(connection, list(open_ones), amount)
-            return found | {id: Credit(credit.token, _SETTLED[kind]) for id, credit in open_ones.items()}
+            row = connection.execute(select(alerts.c.state, alerts.c.gain).where(alerts.c.id == alert)).first()
+            if row is not None and row.state in ("closed", "aborted"):
+                kind, amount = ("consumption", 0) if consumes(row.state, row.gain, self._threshold) else (
+                    "reimbursement", 1)
+                values = {"alert": alert, "before": connection.execute(LAST).scalar_one(), "kind": kind,
+                          "amount": amount, "at": at}
+                if connection.execute(SETTLE, values).rowcount and amount:
+                    connection.execute(GIVE_BACK, values)
+            return _credits(connection, alert)
 
         return await self._db.write(work)
 
@@ -261,33 +245,18 @@ class Credits:
             await asyncio.sleep(_RETRY)
 
 
-def _parts(accounts: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (accounts[first:first + size] for first in range(0, len(accounts), size))
-
-
-def _row(subscriber: int, kind: str, amount: int, token: str | None, alert: int | None, at: int) -> dict[str, Any]:
-    return {"subscriber_id": subscriber, "kind": kind, "amount": amount, "token": token, "alert_id": alert, "at": at}
-
-
-def _insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
-        return
-    if connection.dialect.name == "sqlite":  # thousands at once: SQLAlchemy would take longer than SQLite
-        driver(connection).executemany(_INSERT, rows)
-    else:
-        connection.execute(insert(credit_entries), rows)
-
-
-def _add(connection: Connection, accounts: Sequence[int], amount: int) -> None:
-    for part in _parts(accounts, _PART):
-        connection.execute(update(subscribers).where(subscribers.c.id.in_(part))
-                           .values(balance=subscribers.c.balance + amount))
+def _tokens(count: int) -> list[str]:
+    """New tokens: random UUIDs (version 4), in a tenth of the time that the library takes for thousands."""
+    text = secrets.token_hex(16 * count)
+    return [f"{text[at:at + 8]}-{text[at + 8:at + 12]}-4{text[at + 13:at + 16]}-"
+            f"{'89ab'[int(text[at + 16], 16) & 3]}{text[at + 17:at + 20]}-{text[at + 20:at + 32]}"
+            for at in range(0, 32 * count, 32)]
 
 
 def _uses(connection: Connection, alert: int, accounts: Collection[int]) -> dict[int, str]:
     entry = credit_entries.c
     query = select(entry.subscriber_id, entry.token).where(entry.alert_id == alert, entry.kind == "use")
-    if len(accounts) <= _PART:
+    if len(accounts) <= _FEW:
         query = query.where(entry.subscriber_id.in_(accounts))
     wanted = set(accounts)
     return {id: token for id, token in connection.execute(query) if id in wanted}
@@ -296,5 +265,9 @@ def _uses(connection: Connection, alert: int, accounts: Collection[int]) -> dict
 def _credits(connection: Connection, alert: int) -> dict[int, Credit]:
     entry = credit_entries.c
     rows = connection.execute(select(entry.subscriber_id, entry.kind, entry.token).where(
-        entry.alert_id == alert).order_by(entry.id))
-    return {id: Credit(token, _SETTLED.get(kind, "USED")) for id, kind, token in rows}
+        entry.alert_id == alert).order_by(entry.kind == "use")).all()
+    found: dict[int, Credit] = {}
+    for id, kind, token in rows:  # those that are settled come first
+        if id not in found:
+            found[id] = Credit(token, _SETTLED.get(kind, "USED"))
+    return found
