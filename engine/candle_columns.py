@@ -147,8 +147,8 @@ def micros_of_text(text: str, formats: Iterable[str] = ()) -> int:
     text = text.strip()
     for each in formats:
         try:
-            return times.micros(datetime.strptime(text, each).replace(tzinfo=UTC))
-        except ValueError:
+            return times.micros(times.parse(datetime.strptime(text, each)))
+        except (ValueError, Invalid):
             continue
     if re.fullmatch(r"\d{8}|\d{14}", text):
         try:

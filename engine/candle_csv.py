@@ -19,6 +19,7 @@ from engine.candle_columns import (
     micros_of_numbers,
     micros_of_text,
 )
+from engine.candles import SPAN
 from engine.errors import Invalid, Problem, TooLarge
 
 _DELIMITERS: Final = ",;\t|"
@@ -170,6 +171,8 @@ def _fast(data: bytes, layout: Layout) -> Columns | None:
         elif pa.types.is_integer(stamps.type) or pa.types.is_floating(stamps.type):
             columns["time"] = micros_of_numbers(stamps.to_numpy())
         else:
+            return None
+        if len(stamps) and not (SPAN[0] <= columns["time"].min() and columns["time"].max() < SPAN[1]):
             return None
         symbols = None
         if "symbol" in wanted:

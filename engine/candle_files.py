@@ -230,7 +230,8 @@ def _times(column: "pa.ChunkedArray", others: list["pa.ChunkedArray"], name: str
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        zoneless = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
+        fine = getattr(column.type, "unit", "") == "ns"  # of which the last digits are dropped
+        zoneless = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=not fine)
         return zoneless.cast(pa.int64()).to_numpy()
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return micros_of_numbers(column.to_numpy())

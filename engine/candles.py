@@ -19,8 +19,9 @@ MONDAY: Final = 4 * times.DAY  # 1970-01-05: the epoch itself was a Thursday
 WEEK: Final = 7 * 86400
 
 _EXTRA: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_EARLIEST: Final = -70 * 366 * times.DAY  # no candle is older than about 1900 or younger than about 2200:
-_LATEST: Final = 230 * 366 * times.DAY  # beyond that the unit of the times was misread
+SPAN: Final = (times.micros(times.EARLIEST), times.micros(times.LATEST))
+"""Candles' times lie from the first to before the second, as all instants do (microseconds)."""
+
 _MOST_PROBLEMS: Final = 20
 _PIECE: Final = 2**16
 
@@ -186,7 +187,7 @@ def _refuse_unusable(columns: dict[str, np.ndarray], extra: dict[str, np.ndarray
     """Raise `Invalid` with the first rows whose time or figures cannot be used; extra columns may hold NaN."""
     problems: list[Problem] = []
     time = columns["time"]
-    wrong = np.flatnonzero((time < _EARLIEST) | (time > _LATEST))
+    wrong = np.flatnonzero((time < SPAN[0]) | (time >= SPAN[1]))
     for row in wrong[:_MOST_PROBLEMS]:
         problems.append(Problem("time", f"row {row + 1}: {time[row]} is outside the years 1900-2200",
                                 "give microseconds since 1970"))

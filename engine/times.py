@@ -19,8 +19,9 @@ DAY: Final = 24 * HOUR
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _NAMES: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
-_EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+"""No instant lies before the first, or at or after the second: its unit was misread."""
 
 
 def now() -> datetime:
@@ -73,7 +74,7 @@ def parse(value: object, *, field: str = "time") -> datetime:
         else:
             raise ValueError
         at = at.astimezone(UTC)
-        if not _EARLIEST <= at < _LATEST:
+        if not EARLIEST <= at < LATEST:
             raise ValueError
     except (ValueError, OverflowError, OSError):
         raise Invalid(

@@ -23,13 +23,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from engine import times
 from engine.errors import Invalid
 from engine.sweep import Dimension
 
 M = TypeVar("M")
-
-EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
-LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class Findings(Invalid):
@@ -138,7 +136,7 @@ class BacktestRequest(Model):
             at = given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
         except OverflowError:
             at = datetime.min.replace(tzinfo=UTC)
-        if not EARLIEST <= at < LATEST:
+        if not times.EARLIEST <= at < times.LATEST:
             raise ValueError("the date must lie in the years 1900 to 2199")
         return at
 

@@ -1,5 +1,7 @@
 """Candles as columns: checking, cutting, resampling against a slow reference and pandas, fingerprint."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -142,6 +144,19 @@ def test_times_in_another_unit_are_refused() -> None:
         with pytest.raises(Invalid, match="1900-2200"):
             Candles(**{**{f: getattr(bars, f) for f in FIELDS}, "market": MARKET, "resolution": 60,
                        "time": np.array([1_600_000_000, 1_600_000_060]) * 10**6 * factor}).checked()
+
+
+@pytest.mark.parametrize(("instant", "sound"), [
+    ("1899-12-31T23:59:00", False), ("1900-01-01T00:00:00", True), ("2199-12-31T23:59:00", True),
+    ("2200-01-01T00:00:00", False)])
+def test_a_candle_has_a_time_that_the_rest_of_the_workbench_can_read(instant: str, sound: bool) -> None:
+    at = int(np.datetime64(instant, "us").astype(np.int64))
+    bars = replace(candles([1]), time=np.array([at]))
+    if sound:
+        assert times.micros(times.parse(times.iso(int(bars.checked().time[0])))) == at
+    else:
+        with pytest.raises(Invalid, match="1900-2200"):
+            bars.checked()
 
 
 def test_minutes_cannot_pass_as_hours() -> None:

@@ -113,6 +113,8 @@ def test_of_a_time_given_twice_the_last_row_counts() -> None:
     ("2020-01-02,1,inf,1,1\n2020-01-03,1,1,nan,1\n", [("high", "line 2"), ("low", "line 3")]),
     ("2020-01-02,1,1e999,1,1\n", [("high", "line 2, column high: '1e999'")]),
     ("2020-01-02,1,1_0,1,1\n", [("high", "line 2, column high: '1_0'")]),
+    ("2200-01-01,1,1,1,1\n1899-12-31,1,1,1,1\n", [("time", "line 2, column date: '2200-01-01' is not a time"),
+                                                  ("time", "line 3, column date: '1899-12-31' is not a time")]),
     ("2020-01-02,a,b,c,d\n" * 30, [(name, "line") for name in ("open", "high", "low", "close")] * 5),
 ])
 def test_every_fault_is_named_by_line_and_column(rows: str, problems: list[tuple[str, str]]) -> None:
@@ -191,6 +193,18 @@ def parquet(data: pa.Table, **how: object) -> bytes:
 def test_parquet_times_of_any_unit_and_zone(unit: str, zone: str | None) -> None:
     candles = one(parquet(table(unit=unit, zone=zone)), "parquet")
     assert candles.time.tolist() == [DAYS[0] + 60_000_000 * k for k in range(3)] and candles.resolution == 60
+
+
+@pytest.mark.parametrize("time", [
+    pa.array([2**62, 2**62 + 60], pa.timestamp("s")), pa.array([2**62, 2**62 + 60_000], pa.timestamp("ms", "UTC")),
+    pa.array([2**31 - 2, 2**31 - 1], pa.int32()).cast(pa.date32())])
+def test_times_too_far_away_to_count_in_microseconds_are_refused(time: pa.Array) -> None:
+    data, sink = table(2).set_column(0, "timestamp", time), io.BytesIO()
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        writer.write_table(data)
+    with pytest.raises(Invalid, match="out of bounds") as caught:
+        one(sink.getvalue(), "arrow")
+    assert caught.value.field == "time"
 
 
 def test_parquet_of_other_kinds_of_columns() -> None:
