@@ -19,7 +19,7 @@ from server.store import schema
 from server.store.engines import database_url, make_engine, safe_text
 from server.store.failures import lost, meaning
 from server.store.listener import CHANNEL, Listener
-from server.store.writer import Job, Writer
+from server.store.writer import Job, Transaction, Writer
 
 __all__ = ["Database", "Subscriber"]
 
@@ -153,9 +153,14 @@ class Database:
 
     def stage(self, connection: Connection, *items: Any) -> None:
         """Inside a write: hand `items` to the subscribers after the commit, and never if there is none."""
-        writer = self._writer_of(connection)
-        assert writer.transaction is not None
-        writer.transaction.staged.extend(items)
+        self.transaction(connection).staged.extend(items)
+
+    def transaction(self, connection: Connection) -> Transaction:
+        """The transaction of the write that `connection` is in. Raises `RuntimeError` outside of one."""
+        writer = self._thread
+        if writer is None or writer.transaction is None or not writer.owns(connection):
+            raise RuntimeError("this is only possible inside a write")
+        return writer.transaction
 
     def subscribe(self, subscriber: "Subscriber") -> None:
         """Tell `subscriber` on the loop: `committed(items)`, `heard()` (another process committed), `closed()`."""
@@ -166,11 +171,6 @@ class Database:
         """Writes done and transactions they took, since the database was opened."""
         return (self._writer.writes, self._writer.commits) if self._writer else (0, 0)
 
-    def _writer_of(self, connection: Connection) -> Writer:
-        writer = self._thread
-        if writer is None or not writer.owns(connection):
-            raise RuntimeError("this is only possible inside a write")
-        return writer
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         again = True

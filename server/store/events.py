@@ -43,10 +43,10 @@ _APPEND: Final = insert(events).from_select(
            bindparam("at", type_=BigInteger), bindparam("data", type_=Text))
     .where(events.c.stream == bindparam("stream", type_=String)),
 ).returning(events.c.id, events.c.seq)
-# The same for SQLite's driver: it stands in nearly every request, and SQLAlchemy would take longer than SQLite.
-_APPEND_SQLITE: Final = (
-    "INSERT INTO events (stream, seq, type, at, data) SELECT :stream, coalesce(max(seq), 0) + 1, :type, :at, :data "
-    "FROM events WHERE stream = :stream RETURNING id, seq")
+# For SQLite's driver: it stands in nearly every request, and SQLAlchemy would take longer than SQLite. Two statements,
+# because inserting what is read from the same table, and returning it, takes SQLite two tables more.
+_LAST_SQLITE: Final = "SELECT coalesce(max(seq), 0) FROM events WHERE stream = ?"
+_APPEND_SQLITE: Final = "INSERT INTO events (stream, seq, type, at, data) VALUES (?, ?, ?, ?, ?)"
 _LAST_ID: Final = select(func.coalesce(func.max(events.c.id), 0))
 _LAST_SEQ: Final = select(_NEXT).where(events.c.stream == bindparam("stream"))
 _COLUMNS: Final = (events.c.id, events.c.stream, events.c.seq, events.c.type, events.c.at, events.c.data)
@@ -86,13 +86,18 @@ class EventLog(Subscriber):
         _check(stream, type)
         text = str(encode(data, field="data"))
         instant = times.micros(at or times.now())
-        values = {"stream": stream, "type": type, "at": instant, "data": text}
+        transaction = self._db.transaction(connection)
         if connection.dialect.name == "sqlite":
-            row = driver(connection).execute(_APPEND_SQLITE, values).fetchone()
+            raw, numbers = driver(connection), transaction.numbers
+            seq = numbers[stream] + 1 if stream in numbers else raw.execute(
+                _LAST_SQLITE, (stream,)).fetchone()[0] + 1
+            id = raw.execute(_APPEND_SQLITE, (stream, seq, type, instant, text)).lastrowid
+            numbers[stream] = seq
         else:
-            row = connection.execute(_APPEND, values).one()
-        event = Event(id=row[0], stream=stream, seq=row[1], type=type, at=times.instant(instant), data=decode(text))
-        self._db.stage(connection, (event, len(text)))
+            id, seq = connection.execute(_APPEND, {
+                "stream": stream, "type": type, "at": instant, "data": text}).one()
+        event = Event(id=id, stream=stream, seq=seq, type=type, at=times.instant(instant), data=decode(text))
+        transaction.staged.append((event, len(text)))
         return event
 
     def append_many(self, connection: Connection, stream: str, items: Sequence[tuple[str, Mapping[str, Any]]],
@@ -109,6 +114,7 @@ class EventLog(Subscriber):
             for seq, (type, data) in enumerate(items, last + 1)
         ]
         connection.execute(insert(events), rows)
+        self._db.transaction(connection).numbers.pop(stream, None)
         ids = connection.execute(
             select(events.c.id).where(events.c.stream == stream, events.c.seq > last).order_by(events.c.seq)).scalars()
         moment = times.instant(instant)
@@ -133,11 +139,13 @@ class EventLog(Subscriber):
         for stream, type in {(item[0], item[1]) for item in items}:
             _check(stream, type)
         last = last_numbers(connection, {item[0] for item in items})
+        numbers = self._db.transaction(connection).numbers
         rows: list[tuple[str, int, str, int, str]] = []
         for stream, type, _, text in items:
             last[stream] = seq = last[stream] + 1
             rows.append((stream, seq, type, instant, text))
         ids = insert_events(connection, rows)
+        numbers |= last
         if len(ids) >= _MANY:
             self._db.stage(connection, Span(ids[0], ids[-1], len(ids), frozenset(last)))
             return [row[1] for row in rows]
@@ -149,6 +157,7 @@ class EventLog(Subscriber):
     def delete(self, connection: Connection, stream: str) -> int:
         """Delete a stream inside a write; returns how many events it had."""
         count = _delete(delete(events).where(events.c.stream == stream), connection)
+        self._db.transaction(connection).numbers.pop(stream, None)
         self._db.stage(connection, stream)
         return count
 

@@ -38,9 +38,11 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Transaction:
-    """What the writes of one transaction leave for after the commit."""
+    """What the writes of one transaction leave for after the commit, and what they tell each other: `numbers`, the
+    last of each stream that was added to, forgotten when a write is undone."""
 
     staged: list[Any] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
 
 
 class Writer(threading.Thread):
@@ -134,7 +136,8 @@ class Writer(threading.Thread):
         alone = len(jobs) == 1
         done = 0
         # What comes with every single write goes past SQLAlchemy, which would take longer than SQLite itself.
-        execute: Callable[[str], Any] = driver(connection).execute if self._direct else connection.exec_driver_sql
+        execute: Callable[[str], Any] = (
+            driver(connection).cursor().execute if self._direct else connection.exec_driver_sql)
         if not alone:
             execute("SAVEPOINT one")
         for job in jobs:
@@ -149,6 +152,7 @@ class Writer(threading.Thread):
             except BaseException as error:
                 job.value = None
                 del transaction.staged[mark:]
+                transaction.numbers.clear()
                 job.error = meaning(error)
                 if alone:
                     if isinstance(job.error, Unavailable):
