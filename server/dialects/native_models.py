@@ -5,7 +5,8 @@
     WS  …/stream?after=, …/logs/stream?after=
 
 Lists of rows go on with `cursor`, lists of events with numbers: `after` (oldest first), `before` (newest first; `tail`
-begins at the end). What filters events is looked for piece by piece: a page may be short and still have a `next`.
+begins at the end). What filters orders or events is looked for piece by piece: a page may be short and still have a
+`next`.
 """
 
 from collections.abc import AsyncIterator, Sequence

@@ -1,8 +1,8 @@
 """Models, their orders, logs, calls and events, read page by page. A page costs the same however much there is.
 
 Orders are rows; logs, calls and screener results are events. A list of rows goes on from a cursor (the sort value and
-the id of the last row), a list of events from a number. What filters events is looked for in windows of the stream
-for at most `PATIENCE` seconds: a page may then be short, and says where the search goes on.
+the id of the last row), a list of events from a number. What filters orders or events is looked for in windows of them
+for at most `PATIENCE` seconds: a page may then be short, even empty, and says where the search goes on.
 """
 
 import base64
@@ -89,7 +89,8 @@ class ModelQuery:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrderQuery:
     """Which orders of a model, by the bot's clock. `run` "" is what happened live; `traded` keeps those of which
-    something was; `start` and `end` are microseconds, both inclusive."""
+    something was; `start` and `end` are microseconds, both inclusive. All but `run`, `start` and `end` filters: they
+    make a page look at rows that it leaves out."""
 
     run: str = ""
     symbol: str = ""
@@ -104,6 +105,10 @@ class OrderQuery:
     descending: bool = True
     limit: int = 100
     cursor: str | None = None
+
+    @property
+    def filters(self) -> bool:
+        return bool(self.symbol or self.exchange or self.side or self.kind or self.status or self.traded or self.text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,16 +176,11 @@ class ModelReads:
 
     # -- orders
 
-    async def orders(self, model: str, query: OrderQuery) -> Page:
+    async def orders(self, model: str, query: OrderQuery, *, patience: float = PATIENCE) -> Page:
         """A page of a model's orders, by the bot's clock. Raises `Invalid` for a cursor of another list."""
         _check_limit(query.limit)
         after = _read_cursor(query.cursor, "at", query.descending) if query.cursor else None
-        statement = _order_statement(model, query, after, query.limit + 1)
-        rows = await self._db.read(lambda connection: connection.execute(statement).all())
-        more = len(rows) > query.limit
-        rows = rows[:query.limit]
-        return Page(items=tuple(map(order_of, rows)),
-                    next=_cursor("at", query.descending, rows[-1].at, rows[-1].id) if more else None)
+        return await self._db.read(lambda connection: _order_page(connection, model, query, after, patience))
 
     async def one_order(self, model: str, id: str, run: str = "") -> Order:
         """One order; raises `NotFound`."""
@@ -192,7 +192,7 @@ class ModelReads:
 
     async def order_batch(self, model: str, query: OrderQuery, after: tuple[Any, str] | None) -> list[Order]:
         """The next `BATCH` orders of an export, after (at, id) of the last one."""
-        statement = _order_statement(model, query, after, BATCH)
+        statement = _order_statement(model, query, after).limit(BATCH)
         return await self._db.read(lambda connection: [order_of(row) for row in connection.execute(statement)])
 
     # -- events
@@ -257,9 +257,62 @@ def _read_cursor(text: str, sort: str, descending: bool) -> tuple[Any, str]:
     return value, id
 
 
-def _order_statement(model: str, query: OrderQuery, after: tuple[Any, str] | None, limit: int) -> Any:
+Place = tuple[Any, str]
+"""Where an order stands in its list: (at, id)."""
+
+
+def _order_page(connection: Connection, model: str, query: OrderQuery, after: Place | None, patience: float) -> Page:
+    found: list[Any] = []
+    ends = time.monotonic() + patience
+    while True:
+        until = _window_end(connection, model, query, after) if query.filters else None
+        found += connection.execute(
+            _order_statement(model, query, after, until).limit(query.limit + 1 - len(found))).all()
+        reached: Place | None = until
+        if full := len(found) > query.limit:
+            found = found[:query.limit]
+            reached = found[-1].at, found[-1].id
+        if full or until is None or time.monotonic() > ends:
+            return Page(items=tuple(map(order_of, found)),
+                        next=None if reached is None else _cursor("at", query.descending, *reached))
+        after = until
+
+
+def _window_end(connection: Connection, model: str, query: OrderQuery, after: Place | None) -> Place | None:
+    """The place `WINDOW` orders further, whatever the filters; None when there are not so many."""
+    where, by = _order_range(model, query, after)
+    row = connection.execute(
+        select(orders.c.at, orders.c.id).where(*where).order_by(*by).offset(WINDOW - 1).limit(1)).first()
+    return None if row is None else (row.at, row.id)
+
+
+def _order_range(model: str, query: OrderQuery, after: Place | None, until: Place | None = None
+                 ) -> tuple[list[ColumnElement[bool]], tuple[Any, Any]]:
+    """What the index of orders understands: those of a model and a run after a place, up to and with another, and their
+    order."""
     table = orders.c
     where: list[ColumnElement[bool]] = [table.model_id == model, table.run_id == query.run]
+    if query.start is not None:
+        where.append(table.at >= query.start)
+    if query.end is not None:
+        where.append(table.at <= query.end)
+    # of each pair the first bound alone is what the index understands
+    if after is not None:
+        if query.descending:
+            where += [table.at <= after[0], or_(table.at < after[0], table.id < after[1])]
+        else:
+            where += [table.at >= after[0], or_(table.at > after[0], table.id > after[1])]
+    if until is not None:
+        if query.descending:
+            where += [table.at >= until[0], or_(table.at > until[0], table.id >= until[1])]
+        else:
+            where += [table.at <= until[0], or_(table.at < until[0], table.id <= until[1])]
+    return where, ((table.at.desc(), table.id.desc()) if query.descending else (table.at.asc(), table.id.asc()))
+
+
+def _order_statement(model: str, query: OrderQuery, after: Place | None, until: Place | None = None) -> Any:
+    table = orders.c
+    where, by = _order_range(model, query, after, until)
     for name in ("symbol", "exchange", "side", "kind"):
         if value := getattr(query, name):
             where.append(table[name] == value)
@@ -269,22 +322,10 @@ def _order_statement(model: str, query: OrderQuery, after: tuple[Any, str] | Non
         untraded = func.lower(func.coalesce(table.status, "")).in_(NOT_TRADED)
         where.append(or_(func.coalesce(table.filled, 0) > 0,
                          and_(table.filled.is_(None), table.canceled_at.is_(None), not_(untraded))))
-    if query.start is not None:
-        where.append(table.at >= query.start)
-    if query.end is not None:
-        where.append(table.at <= query.end)
     if query.text:
         where.append(or_(*(func.lower(func.coalesce(table[name], "")).contains(query.text.lower(), autoescape=True)
                            for name in ("id", "symbol", "status", "annotation"))))
-    if after is not None:
-        last, last_id = after
-        # the first bound alone is what the index understands
-        if query.descending:
-            where += [table.at <= last, or_(table.at < last, table.id < last_id)]
-        else:
-            where += [table.at >= last, or_(table.at > last, table.id > last_id)]
-    by = (table.at.desc(), table.id.desc()) if query.descending else (table.at.asc(), table.id.asc())
-    return select(orders).where(*where).order_by(*by).limit(limit)
+    return select(orders).where(*where).order_by(*by)
 
 
 def _event_page(connection: Connection, stream: str, query: EventQuery, patience: float) -> EventPage:

@@ -16,6 +16,7 @@ from engine.plots import live as pictures
 from engine.plots.render import Drawing, draw, hide_x, link
 from engine.plots.style import Style
 from workbench.client import AsyncClient
+from workbench.client_models import Rows
 from workbench.views.base import MARKUP_CSS
 from workbench.views.drawing import beside
 from workbench.views.live_rows import LiveRows, sheet
@@ -25,6 +26,8 @@ from workbench.views.model_rows import ORDERS, order_row
 
 FIRST: Final = 200
 DRAWN: Final = 1000
+LOOKS: Final = 10
+"""Pieces of the orders in which a search looks before it asks whether to go on."""
 POSITIONS: Final = [
     {"key": "name", "title": "Symbol", "kind": "text"}, {"key": "quantity", "title": "Position", "kind": "number"},
     {"key": "cost", "title": "Average cost", "kind": "number"}, {"key": "price", "title": "Price", "kind": "number"},
@@ -108,7 +111,7 @@ class Trading:
     async def _list(self) -> None:
         self._meanwhile = {}
         try:
-            page = await self._client.orders(self._model, limit=FIRST, text=self._text)
+            page = await self._read(limit=FIRST, text=self._text)
         finally:
             meanwhile, self._meanwhile = self._meanwhile, None
         self._cursor = page.next
@@ -128,7 +131,7 @@ class Trading:
         if not symbol:
             self._price[:] = [words('<p class="empty">The price chart begins with the first order.</p>', self._look)]
             return
-        page = await self._client.orders(self._model, symbol=symbol, limit=DRAWN)
+        page = await self._read(limit=DRAWN, symbol=symbol)
         self._chart = await PriceChart.make(self._client, symbol, page.items[::-1], self._look,
                                             self._locked)
         self._price[:] = [pn.pane.Bokeh(self._chart.figure, sizing_mode="stretch_width", margin=0)]
@@ -201,7 +204,18 @@ class Trading:
         """The page before the oldest order of the table; from its time on when the table had to drop some."""
         if self._until is not None:
             return await self._client.orders(self._model, limit=2 * FIRST, end=times.instant(round(self._until * 1000)))
-        return await self._client.orders(self._model, limit=FIRST, cursor=self._cursor, text=self._text)
+        return await self._read(limit=FIRST, cursor=self._cursor, text=self._text)
+
+    async def _read(self, *, limit: int, cursor: str | None = None, **filters: Any) -> Rows[Order]:
+        """A page of orders. The server looks for what fits piece by piece, so that a rare word keeps nobody waiting."""
+        found: list[Order] = []
+        for _ in range(LOOKS):
+            page = await self._client.orders(self._model, limit=limit - len(found), cursor=cursor, **filters)
+            found += page.items
+            cursor = page.next
+            if cursor is None or len(found) == limit:
+                break
+        return Rows(items=tuple(found), next=cursor)
 
     async def show(self, id: str) -> None:
         """Move the chart to an order."""
