@@ -38,14 +38,16 @@ async def collect(ear: Ear, found: list[str]) -> None:
     while True:
         await ear.wait()
         events, lines = ear.take()
-        found += [event.data["type"] for event in events if event.type == "call"] + [line.data["line"] for line in lines]
+        found += [event.data["type"] for event in events if event.type == "call"]
+        found += [line.data["line"] for line in lines]
 
 
 async def test_people_share_a_watch_and_one_of_them_less_changes_nothing(
         owner: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_watch, "REST", 0.05)
     (one, one_id), (two, _) = await reader(owner, "one"), await reader(owner, "two")
-    assert watching(one, "m") is (watch := watching(two, "m"))
+    watch: Any = watching(one, "m")
+    assert watch is watching(two, "m")
     heard: dict[str, list[str]] = {"one": [], "two": []}
     async with watch.ear(one, 0, 0) as first, watch.ear(two, 0, 0) as second:
         tasks = [asyncio.create_task(collect(first, heard["one"])), asyncio.create_task(collect(second, heard["two"]))]
