@@ -27,7 +27,11 @@ CLIENTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class MissingClientError(Exception):
-    """A client is not installed and cannot be now."""
+    """A client is not installed and cannot be now. `away`: the package index does not answer for any package."""
+
+    def __init__(self, message: str, *, away: bool = False) -> None:
+        super().__init__(message)
+        self.away = away
 
 
 def install() -> None:
@@ -61,13 +65,16 @@ def _install(name: str, packages: tuple[str, ...]) -> None:
     uv = Path(sys.executable).with_name("uv")
     python = str(folder / "bin" / "python")
     if uv.is_file():
-        commands = [[str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
-                    [str(uv), "pip", "install", "--quiet", "--python", python, *packages]]
+        make = [str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)]
+        add = [str(uv), "pip", "install", "--quiet", "--python", python]
+        probe = [*add, "--no-cache", "--dry-run", "--reinstall", "--no-deps", "pip"]
     else:
-        commands = [[sys.executable, "-m", "venv", "--clear", str(folder)],
-                    [python, "-m", "pip", "install", "--quiet", *packages]]
-    for command in commands:
+        make = [sys.executable, "-m", "venv", "--clear", str(folder)]
+        add = [python, "-m", "pip", "install", "--quiet"]
+        probe = [*add, "--no-cache-dir", "--dry-run", "--ignore-installed", "--no-deps", "pip"]
+    for command in (make, [*add, *packages]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise MissingClientError(f"{name} cannot be installed: {done.stderr.strip()[-500:]}")
+            away = command is not make and bool(subprocess.run(probe, capture_output=True, check=False).returncode)
+            raise MissingClientError(f"{name} cannot be installed: {done.stderr.strip()[-500:]}", away=away)
     (folder / "installed").write_text(_words(packages))
