@@ -51,6 +51,7 @@ from server.front import Front
 from server.limits import RateLimiter
 from server.metrics import Metrics
 from server.services import Services
+from server.services.lease import Duty
 from server.services.model_environment import ModelEnvironment
 from server.store.database import Subscriber
 from server.store.events import Span
@@ -136,13 +137,17 @@ class Server:
             raise
 
     async def start_models(self) -> None:
-        """Take up the models that should run: they are told where the server is."""
+        """Take up the models that should run, here or when this server has the lease: they are told where it is."""
         services = self.services
         environment = ModelEnvironment(users=services.users, activity=services.activity,
                                        url=self.local_url if self.port else "")
-        await environment.start()
         services.deployments.lives.environment = environment.given
-        await services.deployments.start()
+
+        async def begin() -> None:
+            await environment.start()
+            await services.deployments.start()
+
+        await services.lease.add(Duty(begin=begin, look=services.deployments.look, end=services.deployments.close))
 
     def _make_context(self) -> Context:
         config, services = self.config, self.services
@@ -159,6 +164,8 @@ class Server:
         metrics.gauge("workbench_workers", "Pool processes connected", lambda: float(services.pool.count))
         metrics.gauge("workbench_workers_ready", "1 when jobs can be computed at once",
                       lambda: float(bool(services.pool.ready)))
+        metrics.gauge("workbench_has_lease", "1 where this server runs instances, models and imports",
+                      lambda: float(services.lease.held))
         return context
 
     def http_options(self) -> dict[str, Any]:

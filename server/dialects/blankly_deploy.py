@@ -11,6 +11,7 @@ backtestingArgs. Projects are in `blankly_deploy_projects`, logging in is in `bl
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -26,8 +27,8 @@ from server.dialects.blankly_deploy_upload import PART, Upload, take_apart
 from server.dialects.blankly_words import with_errors
 from server.dialects.routes import Answer, Route
 from server.services import Services
-from server.services.activity import ModelQuery
 from server.services.deployments import next_time
+from server.services.model_reads import ModelQuery
 
 __all__ = ["routes"]
 
@@ -47,14 +48,13 @@ class ListModels(DeployHandler):
     async def post(self) -> None:
         project = await self.project_of((await self.fields()).text("projectId"))
         found: list[dict[str, Any]] = []
-        query: ModelQuery | None = ModelQuery(project=project, sort="created_at", descending=False, limit=500)
+        query: ModelQuery | None = ModelQuery(project=project, descending=False, limit=500)
         while query is not None:
-            page = await self.services.activity.models(query)
+            page = await self.services.models.models(query)
             found += [{"id": model.id, "modelId": model.id, "projectId": project, "name": model.name,
                        "description": model.description, "type": model.kind} for model in page.items
                       if self.principal.model in ("", model.id)]
-            query = ModelQuery(project=project, sort="created_at", descending=False, limit=500,
-                               cursor=page.next_cursor) if page.next_cursor else None
+            query = replace(query, cursor=page.next) if page.next else None
         await self.send_json(found)
 
 

@@ -16,7 +16,7 @@ from engine.errors import Forbidden, Invalid, NotFound
 from engine.sandbox import BACKTEST_PLANS, LIVE_PLANS
 from server.dialects.blankly_deploy_base import FORMS, TAG, DeployHandler
 from server.dialects.routes import Answer, Route
-from server.services.activity import ModelQuery
+from server.services.model_reads import ModelQuery
 
 __all__ = ["routes"]
 
@@ -52,7 +52,7 @@ class DeleteProject(DeployHandler):
     async def post(self) -> None:
         self.unbound()
         project = await self.project_of((await self.fields()).needed_text("projectId"))
-        while page := (await self.services.activity.models(ModelQuery(project=project, limit=100))).items:
+        while page := (await self.services.models.models(ModelQuery(project=project, limit=100))).items:
             for model in page:
                 await self.services.deployments.remove(model.id)
         await self.services.activity.delete_project(project)

@@ -184,10 +184,11 @@ def routes(services: Services) -> list[Route]:
         Route(methods="GET", path=ONE, handler=OneInstance, auth="read", parameters=id_path, answers={200: one},
               summary="One instance with its configuration and what it said up to the event `seq`",
               errors=(404,), **shared),
-        Route(methods="DELETE", path=ONE, handler=OneInstance, auth="backtest", parameters=id_path, errors=(404, 409),
-              summary="Delete an instance that was stopped or failed", answers={204: Answer(doc="deleted")}, **shared),
+        Route(methods="DELETE", path=ONE, handler=OneInstance, auth="backtest", parameters=id_path,
+              summary="Delete an instance that was stopped or failed", errors=(404, 409, 503), answers={
+                  204: Answer(doc="deleted")}, **shared),
         Route(methods="POST", path=ONE + "/stop", handler=StopInstance, auth="backtest", parameters=id_path,
-              summary="Stop an instance", answers={200: one}, errors=(404, 409), **shared),
+              summary="Stop an instance", answers={200: one}, errors=(404, 409, 503), **shared),
         Route(methods="GET", path=ONE + "/events", handler=InstanceEvents, auth="read", parameters=id_path,
               summary="What an instance said", errors=(404, 422), query=(
                   after, Query(name="limit", kind="integer", low=1, high=10_000, default=1000),

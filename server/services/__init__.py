@@ -20,6 +20,7 @@ from server.services.hooks import Hooks
 from server.services.imports import Imports
 from server.services.instances import Instances
 from server.services.keys import Keys
+from server.services.lease import Duty, Lease
 from server.services.markets import Markets
 from server.services.model_reads import ModelReads
 from server.services.optimizations import Optimizations
@@ -64,6 +65,7 @@ class Services:
     keys: Keys
     imports: Imports
     instances: Instances
+    lease: Lease
     admin_token: str | None
 
     @classmethod
@@ -78,6 +80,7 @@ class Services:
             users = Users(db)
             admin_token = await users.ensure_admin(config.data_dir, config.token)
             events = EventLog(db)
+            lease = Lease(db)
             store = CandleStore(config.data_dir / "candles")
             pool = Pool(data_dir=config.data_dir.absolute(), workers=config.workers, scheduler=config.scheduler,
                         run_timeout=config.run_timeout, run_memory=config.run_memory)
@@ -106,15 +109,18 @@ class Services:
                 imports=Imports(db=db, events=events, store=store, exchanges=exchanges),
                 models=ModelReads(db), profit=profit, runs=runs,
                 instances=Instances(db=db, events=events, markets=markets, store=store, activity=activity,
-                                    exchanges=exchanges, keys=keys, live_trading=config.allow_live_trading),
+                                    exchanges=exchanges, keys=keys, live_trading=config.allow_live_trading,
+                                    lease=lease),
+                lease=lease,
                 optimizations=Optimizations(db=db, events=events, runs=runs))
             if compute:
                 await pool.start()
             await runs.start()
             await services.optimizations.start()
             await services.alerts.start()
-            await services.imports.start()
-            await services.instances.start()
+            for service in (services.imports, services.instances):
+                await lease.add(Duty(begin=service.start, look=service.look, end=service.close))
+            await lease.start()
             await services.deliveries.start()
             await services.profit.start()
             await services.rules.start()
@@ -134,6 +140,7 @@ class Services:
 
     async def close(self) -> None:
         """Stop taking work and close everything, what depends on others first."""
+        await self.lease.close()  # with the duties: imports, instances, models
         await self.deployments.close()
         if self.hosts is not None:
             await self.hosts.close()
@@ -142,8 +149,6 @@ class Services:
         await self.deliveries.close()
         await self.credits.close()
         await self.subscribers.close()
-        await self.instances.close()
-        await self.imports.close()
         await self.alerts.close()
         await self.exchanges.close()
         await self.optimizations.close()

@@ -21,15 +21,7 @@ from engine.activity import Entry, Model, Order, Project
 from engine.errors import Conflict, Invalid, NotFound, Unavailable, WorkbenchError
 from engine.model import Principal
 from server.services.activity_entries import checked_model, placed, prepare
-from server.services.activity_rows import (
-    ModelQuery,
-    OrderQuery,
-    Page,
-    model_of,
-    models_page,
-    orders_page,
-    project_of,
-)
+from server.services.activity_rows import model_of, project_of
 from server.services.activity_values import Clock, one_line, text_up_to
 from server.services.activity_write import (
     DEFAULT_PROJECT,
@@ -46,7 +38,7 @@ from server.store.tables import events as event_rows
 from server.store.tables import tokens
 from server.store.tables.activity import models, orders, pnl_points, projects
 
-__all__ = ["DEFAULT_PROJECT", "Activity", "ModelQuery", "OrderQuery", "Outcome", "Outcomes", "Page"]
+__all__ = ["DEFAULT_PROJECT", "Activity", "Outcome", "Outcomes"]
 
 OFF_LOOP: Final = 64  # entries from which they are prepared in a thread
 MAX_ENTRIES: Final = 100_000
@@ -295,10 +287,6 @@ class Activity:
             raise error
         return model_of(row)
 
-    async def models(self, query: ModelQuery | None = None) -> Page[Model]:
-        """A page of models."""
-        return await self._db.read(lambda connection: models_page(connection, query or ModelQuery()))
-
     async def model(self, id: str) -> Model:
         return await self._db.read(lambda connection: model_of(_fetch_model(connection, id)))
 
@@ -350,14 +338,6 @@ class Activity:
         self._projects.pop(id, None)
 
     # -- what they did
-
-    async def orders(self, model: str, query: OrderQuery | None = None) -> Page[Order]:
-        """A page of a model's orders, newest first unless told otherwise; the live ones unless a run is named."""
-        def work(connection: Connection) -> Page[Order]:
-            _fetch_model(connection, model)
-            return orders_page(connection, model, query or OrderQuery())
-
-        return await self._db.read(work)
 
     async def order(self, model: str, id: str, run: str = "") -> Order:
         found = await self._db.read(lambda connection: connection.execute(select(orders).where(

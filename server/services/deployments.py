@@ -1,16 +1,17 @@
 """Deployments: which versions of models should run, and the processes that do.
 
-The table says what is wanted; this service sees to it. A live model that fails is started again, after a pause that
-doubles up to five minutes and is forgotten when it ran for ten; one that ends by itself is completed. Screeners run at
-the times of their schedule. What should run when the server starts is started. Every life of a model is a run of kind
-"live", every backtest of an upload one of kind "backtest" (dialect "models"); neither passes through the pool's queue.
+The table says what is wanted; this service sees to it, on the server that is at work. A live model that fails is
+started again, after a pause that doubles up to five minutes and is forgotten when it ran for ten; one that ends by
+itself is completed. Screeners run at the times of their schedule. What should run when the server starts is started.
+Every life of a model is a run of kind "live", every backtest of an upload one of kind "backtest" (dialect "models");
+neither passes through the pool's queue.
 """
 
 import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from engine import model_runner, times
 from engine.deployment import Deployment, Version
-from engine.errors import Invalid, NotFound, WorkbenchError
+from engine.errors import Invalid, NotFound, Unavailable, WorkbenchError
 from engine.model import Principal, Run
 from engine.sandbox import plan_of
 from server.services.activity import Activity
@@ -39,14 +40,21 @@ __all__ = ["Deployments", "next_time"]
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 300.0
+ENDING: Final = 60.0  # seconds that another server has to end a model
 LONG_LIFE: Final = 600.0
 """Seconds after which a life counts as good, and former failures are forgotten."""
+
+_UPLOADED: Final = (runs.c.kind == "backtest") & (runs.c.dialect == UPLOADED)
 
 log = logging.getLogger("workbench.models")
 
 
 class Deployments:
-    """Runs uploaded models. Raises the engine's errors; `NotFound` for an unknown id throughout."""
+    """Runs uploaded models. Raises the engine's errors; `NotFound` for an unknown id throughout.
+
+    It is at work between `start` and `close`. Before, it writes down what is wanted, and the server that is at work
+    sees it when it calls `look`.
+    """
 
     def __init__(self, *, db: Database, events: EventLog, activity: Activity, detached: DetachedBacktests,
                  versions: Versions, data_dir: Path, runner: Runner = model_runner.run, at_once: int = 2) -> None:
@@ -57,44 +65,61 @@ class Deployments:
         self.versions = versions
         self.lives = Lives(db=db, events=events, activity=activity, versions=versions, data_dir=data_dir,
                            runner=runner)
+        db.subscribe(self.lives)
         self._of_model: dict[str, Life] = {}  # live ones
         self._tasks: set[asyncio.Task[None]] = set()
         self._backtests = asyncio.Semaphore(at_once)
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._closing = False
+        self._timers: dict[str, tuple[str, asyncio.TimerHandle]] = {}  # with the schedule that they keep
+        self._busy: set[str] = set()  # models whose life begins, goes on or ends
+        self._queued: set[str] = set()  # backtests that wait or run here
+        self._closing = True
 
     # -- life of the service
 
     async def start(self) -> None:
         """Take up what should run; what ran when a former life of the server ended has failed."""
-        self._db.subscribe(self.lives)
+        self._closing = self.lives.closing = False
 
-        def work(connection: Connection) -> list[str]:
-            left = connection.execute(select(runs.c.id, runs.c.state).where(
-                runs.c.state.in_(("running", "queued")),
-                (runs.c.kind == "live") | ((runs.c.kind == "backtest") & (runs.c.dialect == UPLOADED)))).all()
-            for row in left:
-                if row.state == "running":
-                    change_state(connection, self._events, row.id, "failed", row.state, error="server restarted")
-            return [row.id for row in left if row.state == "queued"]
+        def work(connection: Connection) -> None:
+            for row in connection.execute(select(runs.c.id).where(
+                    runs.c.state == "running", (runs.c.kind == "live") | _UPLOADED)).all():
+                change_state(connection, self._events, row.id, "failed", "running", error="server restarted")
 
-        queued = await self._db.write(work)
-        for id in queued:
-            self._spawn(self._backtest(id))
+        await self._db.write(work)
+        await self.look()
+
+    async def look(self) -> None:
+        """See to what is wanted, whichever server was asked for it."""
+        queued = select(runs.c.id).where(runs.c.state == "queued", _UPLOADED)
+        cancelled = select(runs.c.id).where(runs.c.state == "cancelled", runs.c.id.in_(self.lives.at_work))
+        waiting, over = await self._db.read(lambda connection: (
+            connection.execute(queued).scalars().all(), connection.execute(cancelled).scalars().all()))
+        for id in waiting:
+            self._queue(id)
+        for id in over:
+            self.lives.end(id)
         for found in await self.list():
-            if found.wanted == "running":
+            life, (schedule, timer) = self._of_model.get(found.model), self._timers.get(found.model, ("", None))
+            if life is not None:
+                if found.wanted != "running" or found.version != life.version.id or found.state == "starting":
+                    life.end()
+            elif found.wanted != "running":
+                self._plan_nothing(found.model)
+            elif found.model not in self._busy and (
+                    timer is None or schedule != found.schedule or found.state == "starting"):
                 self._plan_start(found, 0.0 if not found.schedule else None)
 
     async def close(self) -> None:
         """End all processes. What should run does so again at the next start."""
         self._closing = self.lives.closing = True
-        for timer in self._timers.values():
-            timer.cancel()
+        for model in tuple(self._timers):
+            self._plan_nothing(model)
         await self.lives.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10.0)
         for task in self._tasks:
             task.cancel()
+        self._queued.clear()
 
     # -- what people ask for
 
@@ -142,11 +167,12 @@ class Deployments:
 
     async def stop(self, model: str, *, by: str = "") -> Deployment:
         """Have a model run no more. Stopping again changes nothing."""
-        await self.get(model)
-        if timer := self._timers.pop(model, None):
-            timer.cancel()
+        before = await self.get(model)
+        self._plan_nothing(model)
         life = self._of_model.get(model)
-        found = await self._change(model, wanted="stopped", state="stopping" if life else "stopped", next_at=None,
+        runs_elsewhere = self._closing and before.state in ("running", "stopping")
+        found = await self._change(model, wanted="stopped", next_at=None,
+                                   state="stopping" if life is not None or runs_elsewhere else "stopped",
                                    by=by)
         if life is not None:
             life.end()
@@ -171,7 +197,7 @@ class Deployments:
             return run_of(connection.execute(select(*COLUMNS).where(runs.c.id == row["id"])).one())
 
         made = await self._db.write(work)
-        self._spawn(self._backtest(made.id))
+        self._queue(made.id)
         return made
 
     async def remove(self, model: str) -> None:
@@ -180,16 +206,26 @@ class Deployments:
         kept = await self.versions.list(model)
         with contextlib.suppress(NotFound):
             await self.stop(model)
+        of_model = (runs.c.dialect == UPLOADED) & (runs.c.strategy == model[:128])
+        running = select(runs.c.id).where(of_model, runs.c.state == "running")
 
         def cancel(connection: Connection) -> None:
-            for row in connection.execute(select(runs.c.id).where(
-                    runs.c.state == "queued", runs.c.dialect == UPLOADED, runs.c.strategy == model[:128])).all():
-                change_state(connection, self._events, row.id, "cancelled", "queued")
+            for row in connection.execute(select(runs.c.id, runs.c.state).where(
+                    of_model, runs.c.kind == "backtest", runs.c.state.in_(("queued", "running")))).all():
+                change_state(connection, self._events, row.id, "cancelled", row.state)
 
         await self._db.write(cancel)
-        while busy := self.lives.of_model(model):
+        patience = asyncio.get_running_loop().time() + ENDING
+
+        async def elsewhere() -> bool:
+            return self._closing and await self._db.read(
+                lambda connection: connection.execute(running).first() is not None)
+
+        while (busy := self.lives.of_model(model)) or await elsewhere():
             for life in busy:
                 life.end()
+            if not busy and asyncio.get_running_loop().time() > patience:
+                raise Unavailable("the server that runs the model has not stopped it yet", remedy="try again later")
             await asyncio.sleep(0.05)
         await self._activity.delete_model(model)
         await self.versions.tidy({version.sha256 for version in kept})
@@ -200,14 +236,18 @@ class Deployments:
         """Start a deployment after `delay` seconds; None: at the next time of its schedule."""
         if self._closing:
             return
-        if timer := self._timers.pop(found.model, None):
-            timer.cancel()
+        self._plan_nothing(found.model)
         if delay is None:
             at = next_time(found.schedule, times.now())
             delay = max(0.0, (at - times.now()).total_seconds())
             self._spawn(self._wait_until(found.model, at))
-        self._timers[found.model] = asyncio.get_running_loop().call_later(
+        self._timers[found.model] = found.schedule, asyncio.get_running_loop().call_later(
             delay, lambda: self._spawn(self._live(found.model)))
+
+    def _plan_nothing(self, model: str) -> None:
+        _, timer = self._timers.pop(model, ("", None))
+        if timer is not None:
+            timer.cancel()
 
     async def _wait_until(self, model: str, at: datetime) -> None:
         await self._change(model, state="waiting", next_at=times.micros(at))
@@ -215,40 +255,47 @@ class Deployments:
     async def _live(self, model: str) -> None:
         """One life of a deployed model, from its start to what comes after."""
         self._timers.pop(model, None)
-        if self._closing or model in self._of_model:
+        if self._closing or model in self._busy:
             return
-        found = await self.get(model)
-        if found.wanted != "running":
-            return
-        version = await self.versions.get(found.version)
-        run = await self._begin(version, found)
-        life = Life(run=run, version=version, kind="screener" if found.schedule else "live", slot=self.lives.slot(),
-                     began=asyncio.get_running_loop().time())
-        self._of_model[model] = life
+        self._busy.add(model)
         try:
-            await self.lives.see_through(life, plan_of(found.plan, live=True), {})
+            found = await self.get(model)
+            version = await self.versions.get(found.version)
+            begun = await self._begin(version, found)
+            if begun is None:
+                return
+            life = Life(run=str(begun.run), version=version, kind="screener" if found.schedule else "live",
+                        slot=self.lives.slot(), began=asyncio.get_running_loop().time())
+            self._of_model[model] = life
+            try:
+                await self.lives.see_through(life, plan_of(found.plan, live=True), {})
+            finally:
+                del self._of_model[model]
+            await self._after(life, begun)
+        except NotFound:
+            pass  # the model was deleted
         finally:
-            del self._of_model[model]
-        with contextlib.suppress(NotFound):  # the model was deleted
-            await self._after(life, found)
+            self._busy.discard(model)
 
-    async def _begin(self, version: Version, found: Deployment) -> str:
+    async def _begin(self, version: Version, found: Deployment) -> Deployment | None:
+        """Write down a new life; None when something else is wanted by now."""
         id, at = str(uuid.uuid4()), times.micros(times.now())
         row = {"id": id, "kind": "live", "state": "running", "progress": 0.0, "created_at": at, "started_at": at,
                "dialect": UPLOADED, "strategy": version.model[:128], "markets": [], "tags": [], "metrics": {},
                "name": f"{await self._name(version.model)} v{version.number}"[:200], "owner": found.by,
                "spec": decode(encode({"model": version.model, "version": version.id, "plan": found.plan,
                                       "schedule": found.schedule}))}
+        same = (deployments.c.model_id == version.model) & (deployments.c.version_id == version.id)
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Deployment | None:
+            if not connection.execute(update(deployments).where(same, deployments.c.wanted == "running").values(
+                    state="running", run_id=id, next_at=None, error=None, changed_at=at)).rowcount:
+                return None
             connection.execute(insert(runs), row)
             self._events.append(connection, stream_of(id), "state", {"state": "running", "previous_state": None})
-            connection.execute(update(deployments).where(deployments.c.model_id == version.model).values(
-                state="running", run_id=id, next_at=None, error=None, changed_at=at))
-            self._told(connection, version.model)
+            return self._told(connection, version.model)
 
-        await self._db.write(work)
-        return id
+        return await self._db.write(work)
 
     async def _after(self, life: Life, before: Deployment) -> None:
         """What becomes of a deployment whose process has ended."""
@@ -279,6 +326,11 @@ class Deployments:
             self._plan_start(changed, pause)
 
     # -- backtests
+
+    def _queue(self, id: str) -> None:
+        if not self._closing and id not in self._queued:
+            self._queued.add(id)
+            self._spawn(self._backtest(id)).add_done_callback(lambda done: self._queued.discard(id))
 
     async def _backtest(self, id: str) -> None:
         async with self._backtests:
@@ -338,10 +390,11 @@ class Deployments:
         query = select(models.c.name).where(models.c.id == model)
         return str(await self._db.read(lambda connection: connection.execute(query).scalar()) or model)
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
+        return task
 
     def _reap(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

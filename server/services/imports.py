@@ -91,18 +91,29 @@ class Imports:
         self._stall = stall
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._markets: dict[str, asyncio.Lock] = {}
-        self._closed = False
+        self._at_work = False
 
     async def start(self) -> None:
-        """Go on with what a former life of the server began."""
+        """Go on with what a former life of the server began. Before, what is submitted waits."""
+        self._at_work = True
+        await self.look()
+
+    async def look(self) -> None:
+        """Begin and end what other servers were asked for."""
         query = select(_IMPORTS).where(_IMPORTS.c.state.in_(("queued", "running"))).order_by(
             _IMPORTS.c.created_at, _IMPORTS.c.id)
-        for row in await self._db.read(lambda connection: connection.execute(query).all()):
-            self._begin(_import(row))
+        before = set(self._tasks)
+        rows = await self._db.read(lambda connection: connection.execute(query).all())
+        for row in rows:
+            if row.id not in self._tasks:
+                self._begin(_import(row))
+        for id in before - {row.id for row in rows}:
+            if (task := self._tasks.get(id)) is not None:
+                task.cancel()
 
     async def close(self) -> None:
         """Stop where it is; the next start goes on from there."""
-        self._closed = True
+        self._at_work = False
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -208,7 +219,8 @@ class Imports:
     # -- run
 
     def _begin(self, made: Import) -> None:
-        if self._closed:
+        running = self._tasks.get(made.id)
+        if not self._at_work or (running is not None and not running.done()):
             return
         task = self._tasks[made.id] = asyncio.create_task(self._run(made), name=f"import {made.id}")
 

@@ -26,6 +26,7 @@ __all__ = ["Ledger"]
 DONE: Final = 2**62
 PREFIX: Final = "instance/"
 RETRY: Final = 1.0
+SETTLING: Final = 20.0  # seconds
 OURS: Final = Principal(name="instances", scopes=frozenset({"admin"}))
 
 log = logging.getLogger("workbench.instances")
@@ -124,6 +125,16 @@ class Ledger:
             connection.execute(update(instances).where(instances.c.id == id).values(noted=position))
 
         await self._db.write(work)
+
+    async def settled(self, id: str) -> None:
+        """Wait until all that an archived instance did is recorded. Raises `Unavailable` when it takes too long."""
+        query = select(instances.c.id).where(instances.c.id == id, instances.c.noted < DONE)
+        try:
+            async with asyncio.timeout(SETTLING):
+                while await self._db.read(lambda connection: connection.execute(query).first()) is not None:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise Unavailable("what the instance traded is still being recorded", remedy="ask again later") from None
 
     async def pending(self) -> int:
         """How many instances have not been recorded to their end."""

@@ -3,16 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from engine import times
 from engine.errors import Unavailable
 from server.services.instance_rows import LISTED, Instance, changed, instance_of, row_of, stream_of
 from server.services.instance_watch import Kept
+from server.services.lease import Lease
 from server.store.database import Database
 from server.store.encoding import encode
 from server.store.events import EventLog
@@ -24,21 +26,50 @@ DELETED: Final = "instances"
 """The stream that tells of deleted instances."""
 
 RETRY: Final = 1.0
+ENDING: Final = 30.0  # seconds that another server has to end an instance
 
 log = logging.getLogger("workbench.instances")
 
 
 class InstanceRecords:
-    """What is durable of instances."""
+    """What is durable of instances. What they say is kept only while this server has the lease, if there is one: else
+    `Conflict`."""
 
-    def __init__(self, db: Database, events: EventLog) -> None:
+    def __init__(self, db: Database, events: EventLog, lease: Lease | None = None) -> None:
         self._db = db
         self._events = events
+        self._check: Callable[[Connection], None] = lease.check if lease is not None else lambda connection: None
 
-    async def all(self) -> list[Instance]:
-        """Every instance, oldest first; the lists are still to be read."""
+    async def all(self, id: str | None = None) -> list[Instance]:
+        """Every instance (or that with an id), oldest first; the lists are still to be read."""
         query = select(instances).order_by(instances.c.started_at, instances.c.id)
+        if id is not None:
+            query = query.where(instances.c.id == id)
         return [instance_of(row) for row in await self._db.read(lambda connection: connection.execute(query).all())]
+
+    async def asked(self) -> tuple[dict[str, str], int]:
+        """What is asked of each live instance; and how many instances there are."""
+        query = select(instances.c.id, instances.c.asked).where(instances.c.state == "live")
+        count = select(func.count()).select_from(instances)
+        return await self._db.read(lambda connection: (
+            {row.id: row.asked for row in connection.execute(query)}, connection.execute(count).scalar_one()))
+
+    async def ids(self) -> set[str]:
+        """Of all instances."""
+        return set(await self._db.read(lambda connection: connection.execute(select(instances.c.id)).scalars().all()))
+
+    async def end(self, id: str) -> Instance:
+        """Have the server that runs a live instance stop it: the instance, once it has. Raises `Unavailable` when that
+        takes too long."""
+        after = await self.last(id)
+        ask = update(instances).where(instances.c.id == id, instances.c.state == "live").values(asked="stop")
+        await self._db.write(lambda connection: connection.execute(ask).rowcount)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                async for event in self._events.follow(stream_of(id), after):
+                    if event.type == "archived":
+                        return (await self.all(id))[0]
+        raise Unavailable("the server that runs the instance has not stopped it yet", remedy="look again later")
 
     async def lists(self, id: str) -> dict[str, Sequence[Any]]:
         """All payloads of the types in `LISTED`, from the event log."""
@@ -81,6 +112,7 @@ class InstanceRecords:
             saved.append((instance.id, changed(after), items, at))
 
         def work(connection: Connection) -> None:
+            self._check(connection)
             for id, values, items, at in saved:
                 new = instances.c.updated_at.is_(None) | (instances.c.updated_at < values["updated_at"])
                 done = connection.execute(update(instances).where(instances.c.id == id, new).values(**values))
@@ -99,6 +131,7 @@ class InstanceRecords:
         values = changed(replace(instance, state=state, error=error, ended_at=at))
 
         def work(connection: Connection) -> None:
+            self._check(connection)
             connection.execute(update(instances).where(instances.c.id == instance.id).values(**values))
             self._events.append_many(connection, stream_of(instance.id), [
                 (state, {"error": error} if error is not None else {}), ("archived", {})], at=at)

@@ -55,11 +55,13 @@ Settle = Callable[[TradeRunner, Callable[[BrokeredGekko], Sequence[Told]]], Awai
 
 
 class Trading:
-    """Fulfils the wishes of one trade bot. `account` is `server.exchanges.account.Account`."""
+    """Fulfils the wishes of one trade bot. `account` is `server.exchanges.account.Account`; nothing is ordered unless
+    `alone` says that no other server does so."""
 
     def __init__(self, runner: TradeRunner, account: Any, settle: Settle, *,
-                 now: Callable[[], float] = time.time) -> None:
+                 now: Callable[[], float] = time.time, alone: Callable[[], bool] = lambda: True) -> None:
         self._runner = runner
+        self._alone = alone
         self._account = account
         self._settle = settle
         self._now = now
@@ -98,6 +100,8 @@ class Trading:
             self._wake.clear()
             broker.lost(self._now())  # a new day begins with what the book is worth
             if wishes := broker.wishes:
+                while not self._alone():  # this process was asleep: another server may have the bot now
+                    await asyncio.sleep(POLL)
                 await self._fulfil(broker, wishes[0])
             elif self._stopping:
                 return

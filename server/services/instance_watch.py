@@ -25,6 +25,7 @@ __all__ = ["Kept", "MarketWatch"]
 INLINE: Final = 20  # minutes that are stepped through on the loop: microseconds each
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+CLOSING: Final = 5.0
 
 Kept = Sequence[tuple[Runner, Sequence[Told]]]
 
@@ -67,10 +68,13 @@ class MarketWatch:
         self._runners.pop(runner.instance.id, None)
 
     async def close(self) -> None:
-        """Stop listening; what is being kept is kept."""
+        """Stop listening; what is being kept is kept, if that does not take too long."""
         running, self._running = self._running, None
         if running is not None:
-            async with self.lock:
+            try:
+                async with asyncio.timeout(CLOSING), self.lock:
+                    running.cancel()
+            except TimeoutError:  # the database is away: what was not kept is said again in the next life
                 running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 

@@ -8,7 +8,7 @@ the minute after the last one that was kept.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from server.services.instance_rows import Instance, Told
 from server.services.instance_runner import Runner
 from server.services.instance_trading import TradeRunner, Trading
 from server.services.instance_watch import Kept, MarketWatch
+from server.services.lease import Lease
 from server.services.markets import Markets
 from server.store.database import Database
 from server.store.events import EventLog
@@ -42,12 +43,17 @@ class Instances:
     """All instances. Raises `NotFound` for an unknown id, `Conflict` for one in another state.
 
     exchanges: where markets that are not replayed come from; None: nowhere. activity: where trades are recorded.
-    keys: of exchanges; trade bots need one, and `live_trading`.
+    keys: of exchanges; trade bots need one, and `live_trading`. lease: which server runs them, where several could.
+
+    They are at work between `start` and `close`. Before, the service shows what the database has, and writes down what
+    the server at work is to do: that one sees it when it calls `look`.
     """
 
     def __init__(self, *, db: Database, events: EventLog, markets: Markets, store: CandleStore,
-                 exchanges: Any = None, keys: Any = None, activity: Any = None, live_trading: bool = False) -> None:
-        self._records = InstanceRecords(db, events)
+                 exchanges: Any = None, keys: Any = None, activity: Any = None, live_trading: bool = False,
+                 lease: Lease | None = None) -> None:
+        self._records = InstanceRecords(db, events, lease)
+        self._lease = lease
         self._markets = markets
         self._histories = Histories(store)
         self._exchanges = exchanges
@@ -60,8 +66,11 @@ class Instances:
         self._runners: dict[str, Runner] = {}
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._archiving: set[str] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
         self._reading = asyncio.Lock()
+        self._beginning: set[str] = set()
+        self._asked: set[str] = set()  # to stop, by another server
+        self._at_work = False
         self.ledger = Ledger(db, events, activity, self._about) if activity is not None else None
 
     # -- life of the service
@@ -70,13 +79,15 @@ class Instances:
         """Take up what a former life left; returns before the instances are at work again."""
         if self.ledger is not None:
             await self.ledger.start()
-        for instance in await self._records.all():
-            self._all[instance.id] = instance
+        self._all = {instance.id: instance for instance in await self._records.all()}
+        self._at_work = True
+        for instance in self._all.values():
             if instance.live:
                 self._join(instance)
 
     async def close(self) -> None:
         """Stop listening everywhere. What was heard is kept; the instances go on in the next life."""
+        self._at_work = False
         for task in list(self._joining.values()):
             task.cancel()
         await asyncio.gather(*self._joining.values(), return_exceptions=True)
@@ -87,24 +98,46 @@ class Instances:
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self.ledger is not None:
             await self.ledger.close()
-        self._watches.clear()
+        for kept in (self._traders, self._watches, self._places, self._runners):
+            kept.clear()
+        self._asked.clear()
+
+    async def look(self) -> None:
+        """Do what other servers were asked for: begin, stop and forget instances."""
+        live, count = await self._records.asked()
+        for id, asked in live.items():
+            known = self._all.get(id)
+            if known is None and id not in self._beginning:
+                for instance in await self._records.all(id):
+                    self._all[id] = instance
+                    self._join(instance)
+            elif known is not None and asked == "stop" and id not in self._asked:
+                self._asked.add(id)
+                self._spawn(self.stop(id))
+        if count != len(self._all):
+            there = await self._records.ids()
+            for id in [id for id, each in self._all.items() if not each.live and id not in there]:
+                del self._all[id]
 
     # -- looking
 
     async def list(self, state: str | None = None) -> list[Instance]:
         """All instances, or those in a state, oldest first."""
+        await self._refresh()
         found = [each for each in self._all.values() if state in (None, each.state)]
         for each in found:
             await self._complete(each)
         return found
 
     async def get(self, id: str) -> Instance:
+        await self._refresh()
         instance = self._known(id)
         await self._complete(instance)
         return instance
 
     async def told(self, id: str) -> int:
         """The number of the last event that an instance shows for sure."""
+        await self._refresh()
         self._known(id)
         watch = self._watches.get(self._places.get(id, ()))
         async with watch.lock if watch is not None else nullcontext():  # between saving and showing there is no look
@@ -123,6 +156,7 @@ class Instances:
         Raises `Invalid` with the field for what cannot work, `Busy` when there are too many; for real orders `NotFound`
         (field "keys") without a key and `Forbidden` where they are not allowed.
         """
+        await self._refresh()
         if sum(each.live for each in self._all.values()) >= MOST_LIVE:
             raise Busy(f"{MOST_LIVE} instances are live", remedy="stop some")
         plan = await asyncio.to_thread(self._plan, config)
@@ -149,14 +183,23 @@ class Instances:
                               remedy="import the candles and run a backtest")
             instance.position = min(instance.position, plan.since - MINUTE)
 
-        await self._records.create(instance)
-        self._all[instance.id] = instance
-        self._join(instance, plan)
-        return instance
+        self._beginning.add(instance.id)
+        try:
+            await self._records.create(instance)
+            known = self._all.setdefault(instance.id, instance)
+        finally:
+            self._beginning.discard(instance.id)
+        if self._at_work and known is instance:  # else it was taken up when the work began here, just now
+            self._join(instance, plan)
+        return known
 
     async def stop(self, id: str) -> Instance:
-        """End a live instance; it moves to the archive."""
+        """End a live instance; it moves to the archive. Raises `Unavailable` when the server that runs it does not do
+        it in time."""
+        await self._refresh()
         instance = self._live(id)
+        if not self._at_work:
+            return await self._records.end(id)
         joining = self._joining.get(id)
         if joining is not None:
             joining.cancel()
@@ -168,6 +211,7 @@ class Instances:
 
     async def halt(self) -> Sequence[Instance]:
         """Stop every trade bot, all at once: nothing more is ordered, open orders are taken back. Those stopped."""
+        await self._refresh()
         bots = [each for each in self._all.values() if each.live and each.kind == "tradebot"]
         done = await asyncio.gather(*(self.stop(each.id) for each in bots), return_exceptions=True)
         for problem in done:
@@ -177,10 +221,12 @@ class Instances:
 
     async def remove(self, id: str) -> None:
         """Delete an instance from the archive, with its events. What it traded stays with its model."""
+        await self._refresh()
         instance = self._known(id)
         if instance.live:
             raise Conflict("the instance is live", remedy="stop it first")
-
+        if self.ledger is not None:
+            await self.ledger.settled(id)
         await self._records.remove(id)
         self._all.pop(id, None)
 
@@ -200,9 +246,7 @@ class Instances:
     def _let_go(self, place: tuple[Any, ...]) -> None:
         """End a watch to which nobody listens or is about to."""
         if place in self._watches and place not in self._places.values():
-            task = asyncio.create_task(self._watches.pop(place).close())
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._spawn(self._watches.pop(place).close())
 
     def _join(self, instance: Instance, plan: Plan | None = None) -> None:
         task = asyncio.create_task(self._attach(instance, plan), name=f"instance {instance.id}")
@@ -221,7 +265,8 @@ class Instances:
                 await asyncio.to_thread(runner.prepare)
                 if isinstance(runner, TradeRunner):
                     self._traders[instance.id] = Trading(
-                        runner, account, self._settle, now=getattr(self._exchanges, "clock", time.time))
+                        runner, account, self._settle, now=getattr(self._exchanges, "clock", time.time),
+                        alone=lambda: self._lease is None or self._lease.sure)
                 place = self._places[instance.id] = _place(plan, instance.id)
                 await self._watch_of(plan, place).join(runner)
                 return
@@ -320,11 +365,24 @@ class Instances:
         self._runners.pop(instance.id, None)
         self._places.pop(instance.id, None)
         if (trader := self._traders.pop(instance.id, None)) is not None:
-            task = asyncio.create_task(trader.stop())
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._spawn(trader.stop())
 
     # -- inside
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("an instance was not ended: %s", error)
+
+    async def _refresh(self) -> None:
+        """Where another server runs the instances, the database alone knows them."""
+        if not self._at_work:
+            self._all = {instance.id: instance for instance in await self._records.all()}
 
     def _known(self, id: str) -> Instance:
         instance = self._all.get(id) if isinstance(id, str) else None

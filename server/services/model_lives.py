@@ -79,9 +79,18 @@ class Lives(Subscriber):
         """A run that was cancelled must end."""
         for item in items:
             event = item[0] if isinstance(item, tuple) else item
-            if (isinstance(event, Event) and event.type == "state" and event.data.get("state") == "cancelled"
-                    and (life := self._by_run.get(event.stream.removeprefix("run/")))):
-                life.end()
+            if (isinstance(event, Event) and event.type == "state" and event.data.get("state") == "cancelled"):
+                self.end(event.stream.removeprefix("run/"))
+
+    @property
+    def at_work(self) -> list[str]:
+        """The runs whose processes are at work."""
+        return list(self._by_run)
+
+    def end(self, run: str) -> None:
+        """Ask the process of a run to end, if it has one here."""
+        if (life := self._by_run.get(run)) is not None:
+            life.end()
 
     async def close(self) -> None:
         """End all processes."""

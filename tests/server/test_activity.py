@@ -26,8 +26,8 @@ from engine.activity import (
 )
 from engine.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from engine.model import Principal
-from server.services.activity import Activity, ModelQuery, Outcome, Outcomes
-from server.services.activity_rows import OrderQuery
+from server.services.activity import Activity, Outcome, Outcomes
+from server.services.model_reads import ModelQuery, ModelReads, OrderQuery
 from server.services.users import Users
 from server.store.database import Database
 from server.store.events import EventLog
@@ -44,6 +44,10 @@ class Desk:
     events: EventLog
     users: Users
     activity: Activity
+
+    @property
+    def reads(self) -> ModelReads:
+        return ModelReads(self.db)
 
     async def tell(self, *entries: Entry, principal: Principal = ADMIN, **options: Any) -> Outcomes:
         return await self.activity.record(entries, principal=principal, **options)
@@ -282,8 +286,8 @@ async def test_what_belongs_to_a_run_leaves_the_model_alone(desk: Desk) -> None:
                     LogLine(model="bot", run="r1", line="x", type="error"))
     model = await desk.activity.model("bot")
     assert (model.message, model.orders, model.errors) == ("Running", 1, 0)
-    assert [order.size for order in (await desk.activity.orders("bot")).items] == [1.0]
-    assert [order.size for order in (await desk.activity.orders("bot", OrderQuery(run="r1"))).items] == [7.0]
+    assert [order.size for order in (await desk.reads.orders("bot", OrderQuery())).items] == [1.0]
+    assert [order.size for order in (await desk.reads.orders("bot", OrderQuery(run="r1"))).items] == [7.0]
     assert [type for _, type, _ in await desk.told("run/r1")] == ["lifecycle", "log"]
     assert (await desk.told("model/bot/log"))[0][2]["run"] == "r1"
 
@@ -294,20 +298,19 @@ async def test_models_and_orders_are_paged(desk: Desk) -> None:
     seen: list[str] = []
     cursor = None
     while True:
-        page = await desk.activity.models(ModelQuery(limit=3, cursor=cursor, sort="name", descending=False))
+        page = await desk.reads.models(ModelQuery(limit=3, cursor=cursor, sort="name", descending=False))
         assert page.total == 7
         seen += [model.id for model in page.items]
-        if (cursor := page.next_cursor) is None:
+        if (cursor := page.next) is None:
             break
     assert seen == [f"bot{number}" for number in range(7)]
-    first = await desk.activity.orders("bot1", OrderQuery(limit=3))
-    rest = await desk.activity.orders("bot1", OrderQuery(limit=3, cursor=first.next_cursor))
-    assert [order.id for order in (*first.items, *rest.items)] == ["4", "3", "2", "1", "0"] and rest.next_cursor is None
-    assert [order.id for order in (await desk.activity.orders("bot1", OrderQuery(text="3"))).items] == ["3"]
-    with pytest.raises(NotFound):
-        await desk.activity.orders("nobody")
+    first = await desk.reads.orders("bot1", OrderQuery(limit=3))
+    rest = await desk.reads.orders("bot1", OrderQuery(limit=3, cursor=first.next))
+    assert [order.id for order in (*first.items, *rest.items)] == ["4", "3", "2", "1", "0"] and rest.next is None
+    assert [order.id for order in (await desk.reads.orders("bot1", OrderQuery(text="3"))).items] == ["3"]
+    assert (await desk.reads.orders("nobody", OrderQuery())).items == ()
     with pytest.raises(Invalid):
-        await desk.activity.models(ModelQuery(cursor="x"))
+        await desk.reads.models(ModelQuery(cursor="x"))
 
 
 async def test_a_model_is_deleted_with_all_it_left_and_may_come_back(desk: Desk) -> None:
@@ -345,7 +348,7 @@ async def test_one_batch_that_cannot_be_written_takes_no_other_with_it(desk: Des
         desk.tell(buy("1")), desk.tell(buy("2", status="\ud800")), desk.tell(buy("3")), return_exceptions=True)
     assert isinstance(answers[1], Invalid)
     assert not isinstance(answers[0], BaseException) and not isinstance(answers[2], BaseException)
-    assert [order.id for order in (await desk.activity.orders("bot")).items] == ["3", "1"]
+    assert [order.id for order in (await desk.reads.orders("bot", OrderQuery())).items] == ["3", "1"]
 
 
 async def test_a_closed_database_is_told_to_everybody_who_waits(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from server.services import instance_records, instance_watch, instances
 from server.services.instance_feeds import ReplayFeed, minutes_of
 from server.services.instance_ledger import DONE
 from server.services.instance_runner import settings_of
+from server.services.model_reads import ModelReads, OrderQuery
 from server.store.database import Database
 from tests.engine.gekko_golden import candles, cases, wire
 from tests.harness import until
@@ -117,15 +118,12 @@ async def test_what_is_traded_is_an_order_of_a_model(database: Database, tmp_pat
         model = await made.activity.model(instance.id)
         assert (model.dialect, model.kind, model.running) == ("gekko", "papertrader", False)
         assert model.symbols == ("BTC/USDT",) and model.exchanges == ("golden",)
-        orders = []
-        query: Any = None
-        while True:
-            page = await made.activity.orders(instance.id, query)
+        reads, orders = ModelReads(database), []
+        query: OrderQuery | None = OrderQuery()
+        while query is not None:
+            page = await reads.orders(instance.id, query)
             orders += page.items
-            if not page.next_cursor:
-                break
-            from server.services.activity import OrderQuery
-            query = OrderQuery(cursor=page.next_cursor)
+            query = OrderQuery(cursor=page.next) if page.next else None
         orders.reverse()
         assert len(orders) == len(trades) == model.orders > 20
         asset, currency = 1.0, 100.0

@@ -53,5 +53,6 @@ instances = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger),
     Column("ended_at", BigInteger),
+    Column("asked", String(16), nullable=False, server_default=""),  # "stop": the server that runs it shall end it
     Index("ix_instances_state_started_at", "state", "started_at"),
 )
