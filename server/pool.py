@@ -14,6 +14,7 @@ was silently begun again would report twice; the queue's owner decides what a lo
 import asyncio
 import logging
 import os
+import pickle
 import secrets
 import signal
 import time
@@ -154,8 +155,8 @@ class Pool:
         self._tasks[task.id] = task
         self._task_of.update(dict.fromkeys(keys, task))
         task.future = self._cluster.client.submit(
-            run_task, task.id, self._topic, [dict(job) for job in jobs], self._do, str(self._note(task)), self._memory,
-            key=f"workbench-{task.id}", pure=False, priority=priority, retries=0)
+            run_task, task.id, self._topic, pickle.dumps([dict(job) for job in jobs]), self._do, str(self._note(task)),
+            self._memory, key=f"workbench-{task.id}", pure=False, priority=priority, retries=0)
         self._spawn(self._follow(task))
 
     def cancel(self, keys: Sequence[str]) -> None:
@@ -177,16 +178,17 @@ class Pool:
     # -- reports
 
     def _hear(self, event: tuple[float, Any]) -> None:
-        task_id, key, kind, data = event[1]
+        task_id, reports = event[1]
         task = self._tasks.get(task_id)
-        if task is None or key not in task.open:
-            return
-        if kind == "started":
-            task.current, task.since = key, time.monotonic()
-            task.address, task.pid = data.pop("address"), data.pop("pid")
-            if key in self._cancelled:
-                self._cancelled[key] = task.since
-        self._report(task, key, kind, data)
+        for key, kind, data in reports:
+            if task is None or key not in task.open:
+                continue
+            if kind == "started":
+                task.current, task.since = key, time.monotonic()
+                task.address, task.pid = data.pop("address"), data.pop("pid")
+                if key in self._cancelled:
+                    self._cancelled[key] = task.since
+            self._report(task, key, kind, data)
 
     def _report(self, task: _Task, key: str, kind: str, data: Mapping[str, Any]) -> None:
         if kind in work.FINAL:

@@ -173,7 +173,7 @@ def _load() -> Any:
         "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False,
         "distributed.worker.daemon": True,
-        "distributed.admin.tick.limit": "30s",
+        "distributed.admin.tick.limit": "30s", "distributed.admin.tick.interval": "1s",
         # Nobody looks at Dask's own profiles, which are taken a hundred times a second, in the server's process too.
         "distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.gil.enabled": False,
         "distributed.admin.system-monitor.interval": "2s",

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +16,9 @@ __all__ = ["note_cancelled", "read_probe", "run_task", "set_up"]
 
 NICENESS: Final = 10
 """How far workers stand back where processors are short: answers and streams must not wait for backtests."""
+
+GATHER: Final = 0.02
+"""Seconds for which reports are gathered into one message; a message costs the server's loop about a millisecond."""
 
 
 class _State:
@@ -48,18 +53,51 @@ def read_probe(path: str) -> str:
         return ""
 
 
-def run_task(task_id: str, topic: str, jobs: list[dict[str, Any]], do: Callable[..., dict[str, Any]], note: str,
+class _Reports:
+    """A task's reports on their way to the server, in order. All that may be waited for leaves at once."""
+
+    def __init__(self, worker: Any, topic: str, task_id: str) -> None:
+        self._worker = worker
+        self._topic = topic
+        self._task_id = task_id
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[str, str, dict[str, Any]]] = []
+
+    def add(self, key: str, kind: str, data: dict[str, Any], *, now: bool) -> None:
+        with self._lock:
+            first = not self._waiting
+            self._waiting.append((key, kind, data))
+        if now:
+            self._worker.loop.add_callback(self._send)
+        elif first:
+            self._worker.loop.add_callback(self._worker.loop.call_later, GATHER, self._send)
+
+    def _send(self) -> None:
+        """On the worker's loop, so that messages leave in order, before the task's own result."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._worker.log_event(self._topic, [self._task_id, waiting])
+
+
+def run_task(task_id: str, topic: str, packed: bytes, do: Callable[..., dict[str, Any]], note: str,
              memory: int) -> dict[str, list[Any]]:
-    """One Dask task: a batch of jobs on this worker."""
+    """One Dask task: a batch of jobs on this worker, pickled, because Dask would look for its own in all they hold."""
     from distributed import get_worker
 
     worker: Any = get_worker()
     cancelled = worker.workbench.cancelled
+    jobs: list[dict[str, Any]] = pickle.loads(packed)
+    reports = _Reports(worker, topic, task_id)
+    left = len(jobs)
 
     def emit(key: str, kind: str, data: dict[str, Any]) -> None:
+        nonlocal left
         if kind == "started":
             data = {**data, "address": worker.address, "pid": os.getpid()}
-        worker.log_event(topic, [task_id, key, kind, data])
+        left -= kind in work.FINAL
+        # A process that dies must not take along that its first job had begun.
+        reports.add(key, kind, data, now=not left or (kind == "started" and left == len(jobs)))
 
     try:
         if not memory:

@@ -56,6 +56,8 @@ class Dispatcher:
         self._waiting = WaitingChunks()
         self._strikes: dict[str, int] = {}
         self._reports: list[Report] = []
+        self._queue = True
+        """Whether the table may hold queued runs that the pool has not been given."""
         self._wanted = asyncio.Event()
         self._reported = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -86,6 +88,7 @@ class Dispatcher:
 
     def wake(self) -> None:
         """There may be something new in the queue."""
+        self._queue = True
         self._wanted.set()
 
     def stop(self, run_id: str) -> None:
@@ -117,26 +120,31 @@ class Dispatcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN):  # wait_for can swallow a cancellation
                     await self._wanted.wait()
+            if not self._wanted.is_set():  # nobody said so, but another process may have queued some
+                self._queue = True
             self._wanted.clear()
             try:
                 await self._dispatch()
             except (WorkbenchError, RuntimeError) as error:
                 log.warning("queued runs have to wait: %s", error)
                 await asyncio.sleep(0.5)
-                self._wanted.set()
+                self.wake()
 
     async def _dispatch(self) -> None:
         while self._pool.free:
             free = self._pool.free
             chunks_room = min(free, max(1, self._pool.count) - len(self._chunks))
-            queue = await self._queued(free * BATCH)
+            queue = await self._queued(free * BATCH) if self._queue else []
             room = self._pool.free
             if queue and self._waiting and chunks_room > 0:  # both wait: half and half, the odd slot in turn
                 self._turn = not self._turn
                 chunks_room = min(chunks_room, (room + self._turn) // 2)
                 room -= chunks_room
             sent = 0
-            for batch in _batches(queue, room):
+            batches = _batches(queue, room)
+            if sum(map(len, batches)) < len(queue):
+                self._queue = True
+            for batch in batches:
                 self._send(batch, priority=10 if len(queue) <= room else 0)
                 sent += 1
             for _ in range(min(chunks_room, self._pool.free)):
@@ -150,6 +158,7 @@ class Dispatcher:
 
     async def _queued(self, limit: int) -> list[Any]:
         """The next runs to begin, not yet in the pool's hands. Owners and parents take turns, each in order of age."""
+        self._queue = False
         turn = func.row_number().over(partition_by=(runs.c.owner, runs.c.parent), order_by=(runs.c.created_at))
         held = len(self._flights)
 
@@ -165,7 +174,10 @@ class Dispatcher:
             found = {row.id: row for row in rows}
             return [found[id] for id in chosen if id in found]
 
-        return [row for row in await self._db.read(work) if row.id not in self._key_of]
+        found = await self._db.read(work)
+        if len(found) == limit:
+            self._queue = True
+        return [row for row in found if row.id not in self._key_of]
 
     def _send(self, batch: Sequence[Any], *, priority: int) -> None:
         jobs = []
@@ -246,7 +258,8 @@ class Dispatcher:
                       if found[-1].final and key in self._flights])
         if dropped:
             await asyncio.to_thread(_remove, dropped)
-        self._wanted.set()
+        if any(report.final and report.type != "done" for report in reports):  # it may be queued again
+            self.wake()
 
     def _accept(self, flights: Sequence[_Flight]) -> None:
         """Give whole results their place. Only the server does this, so a process given up for dead cannot."""
