@@ -138,7 +138,8 @@ def _fills(trades: Any, markets: dict[str, str], exchange: str, currency: str, t
         field = f"trades[{index}]"
         if not isinstance(trade, Mapping):
             raise Invalid("a trade is an object", field=field)
-        if str(trade.get("status") or "").lower() in _DEAD:
+        if str(trade.get("status") or "").lower() in _DEAD or (
+                trade.get("canceled_time") and not trade.get("executed_time")):
             continue
         side = str(trade.get("side") or "").lower()
         if side not in ("buy", "sell"):
@@ -148,7 +149,8 @@ def _fills(trades: Any, markets: dict[str, str], exchange: str, currency: str, t
         size = _figure(trade.get("size"), math.nan)
         if math.isnan(size) and price > 0:
             size = _figure(trade.get("funds"), math.nan) / price
-        unpriced += not price > 0
+        size = size if size > 0 else math.nan
+        unpriced += not (price > 0 and size > 0)
         when = trade.get("executed_time") or trade.get("time")
         moment = times.micros(times.parse(when, field=f"{field}.time")) if when is not None else end
         market = markets.get(symbol) or markets.setdefault(
@@ -156,8 +158,8 @@ def _fills(trades: Any, markets: dict[str, str], exchange: str, currency: str, t
         reason = str(trade.get("annotation") or trade.get("type") or "")
         rows.append((moment, market, 1 if side == "buy" else -1, size, price, _figure(trade.get("fee"), 0.0), reason))
     if unpriced:
-        warnings.append({"code": "unpriced", "message": f"{unpriced} of {len(rows)} trades came without a price: they "
-                         "are left out of the roundtrips"})
+        warnings.append({"code": "unpriced", "message": f"{unpriced} of {len(rows)} trades came without a price or "
+                         "a size: they are left out of the roundtrips"})
     rows.sort(key=lambda row: row[0])
     columns = list(zip(*rows, strict=True)) or [()] * 7
     return {"time": np.asarray(columns[0], np.int64), "symbol": np.asarray(columns[1], object),
@@ -271,8 +273,8 @@ def _indicators(given: Any, market: str, warnings: list[dict[str, str]]) -> dict
 def _reported(given: Any) -> dict[str, Any]:
     """The sender's own figures: name -> value as it gave it; texts and nothing are values too."""
     if not isinstance(given, Mapping):
-        names = [given] if isinstance(given, str) and given else given or ()
-        return {str(name): None for name in names}
+        names = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+        return {str(name): None for name in names if name}
     found: dict[str, Any] = {}
     for key, entry in given.items():
         known = isinstance(entry, Mapping)

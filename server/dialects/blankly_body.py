@@ -23,27 +23,39 @@ _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 _NOTHING: Final = frozenset({"", "none", "null", "undefined", "nan"})
 _DISPOSITION: Final = re.compile(rb'name="((?:[^"\\]|\\.)*)"|name=([^;\s"]+)')
+_NO_NUMBER: Final = re.compile(rb'"(?s:[^"\\]|\\.?)*+(?:"|\Z)|-?\b(?:NaN|Infinity)\b')  # strings are passed over
 _FILENAME: Final = re.compile(rb"filename\*?=", re.IGNORECASE)
 
 
 def parse(content_type: str, body: bytes) -> dict[str, Any]:
     """The fields of a body, whatever its form; an empty one has none. Raises `Malformed`.
 
-    A content type that says nothing (missing, text/plain) is decided by the first letter.
+    The first letter tells JSON from a form where the content type does not, or says form, as curl's -d does.
     """
+    body = body.removeprefix(b"\xef\xbb\xbf")
     if not body.strip():
         return {}
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return _multipart(content_type, body)
-    if kind.endswith("json") or (kind != "application/x-www-form-urlencoded" and body.lstrip()[:1] in (b"{", b"[")):
+    if kind.endswith("json") or body.lstrip()[:1] in (b"{", b"["):
         return _json(body)
     return _form(body)
 
 
+def _loads(text: bytes) -> Any:
+    """JSON; NaN and infinities, as Python and NumPy write them, are null. Raises `orjson.JSONDecodeError`."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise
+        return orjson.loads(_NO_NUMBER.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", text))
+
+
 def _json(body: bytes) -> dict[str, Any]:
     try:
-        found = orjson.loads(body)
+        found = _loads(body)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"the body is not JSON: {error}", remedy="send a JSON object") from None
     if not isinstance(found, dict):
@@ -108,7 +120,7 @@ def _multipart(content_type: str, body: bytes) -> dict[str, Any]:
 def _file(name: str, content: bytes) -> Any:
     """A file part: JSON, often an object with one key, the part's name."""
     try:
-        value = orjson.loads(content)
+        value = _loads(content)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"this file is not JSON: {error}", field=name, remedy="send a JSON file") from None
     return value[name] if isinstance(value, dict) and set(value) == {name} else value
@@ -172,7 +184,7 @@ class Fields:
         value = self.raw(*names)
         if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
             try:
-                return orjson.loads(value)
+                return _loads(value.encode())
             except orjson.JSONDecodeError:
                 return value
         return value

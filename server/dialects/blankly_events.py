@@ -25,7 +25,8 @@ from engine.errors import Forbidden, Invalid, Unauthenticated
 from engine.model import Principal
 from server.dialects.base import OFF_LOOP, BaseHandler
 from server.dialects.blankly_body import Fields, parse
-from server.dialects.blankly_words import ENTRIES, instant_of, switch_of, with_errors
+from server.dialects.blankly_dates import instant_of
+from server.dialects.blankly_words import ENTRIES, switch_of, with_errors
 from server.dialects.failures import Failure
 from server.dialects.routes import Answer, Route
 from server.services import Services
@@ -92,9 +93,14 @@ class BlanklyHandler(BaseHandler):
         return instant_of(text) if text else None
 
     @property
+    def named_backtest(self) -> str:
+        """The backtest that the headers name, "" for none."""
+        return self._header("backtestingid", "backtesting_id")
+
+    @property
     def backtest(self) -> str:
-        """The backtest that the headers say the request is about, "" for none."""
-        flag, id = self._header("backtesting"), self._header("backtestingid", "backtesting_id")
+        """The backtest that the headers say the request belongs to, "" for none."""
+        flag, id = self._header("backtesting"), self.named_backtest
         if flag and switch_of(flag, "backtesting"):
             if not id:
                 raise Invalid("Missing a required header: backtestingid", field="backtestingid",
@@ -142,7 +148,7 @@ class Report(BlanklyHandler):
         if path.startswith("/v1/live/spot-"):
             words["version"] = self._header("versionid", "version_id")
         await self.services.activity.record(
-            [ENTRIES[path](fields, words)], principal=principal, dialect=self.dialect, project=self.project,
+            [ENTRIES[path.rstrip("/")](fields, words)], principal=principal, dialect=self.dialect, project=self.project,
             key=self.request.headers.get("Idempotency-Key"))
         self.accept()
 
@@ -150,7 +156,7 @@ class Report(BlanklyHandler):
 class BacktestLog(Report):
     async def post(self) -> None:
         fields = await self.fields()
-        given = fields.text("backtest_id", "backtestingid") or self.backtest
+        given = fields.text("backtest_id", "backtestingid") or self.named_backtest
         await self.record("/v1/live/log", fields, given or fields.needed_text("backtest_id"))
 
 
@@ -162,10 +168,10 @@ class BareLog(Report):
 
 class BacktestResult(BlanklyHandler):
     async def post(self) -> None:
-        principal, model, given = self.sender, self.model, self.backtest or self._header("backtestingid")
+        principal, model = self.sender, self.model
         instant_of(self._header("time"))
-        read = partial(_result, self.request.headers.get("Content-Type", ""), self.body)
-        await self.services.detached.result(read, model=model, backtest_id=given or None, principal=principal,
+        read = partial(_result, self.request.headers.get("Content-Type", ""), self.body, self.named_backtest)
+        await self.services.detached.result(read, model=model, backtest_id=None, principal=principal,
                                             dialect=self.dialect, project=self.project)
         self.accept()
 
@@ -173,7 +179,7 @@ class BacktestResult(BlanklyHandler):
 class BacktestStatus(BlanklyHandler):
     async def post(self) -> None:
         fields, principal, model = await self.fields(), self.sender, self.model
-        given = fields.text("backtest_id", "backtestingid") or self.backtest or self._header("backtestingid")
+        given = fields.text("backtest_id", "backtestingid") or self.named_backtest
         status: dict[str, Any] = {name: fields.text(name) for name in (
             "status_summary", "status_details", "description", "label")}
         status |= {"successful": fields.switch("successful"), "time_elapsed": fields.number("time_elapsed")}
@@ -189,14 +195,14 @@ class Time(BlanklyHandler):
         self.write_json({"time": time.time()})
 
 
-def _result(content_type: str, body: bytes) -> Mapping[str, Any]:
+def _result(content_type: str, body: bytes, named: str) -> Mapping[str, Any]:
     """The body of a result in the words of `engine.detached.build`. Runs in a thread."""
     fields = Fields(parse(content_type, body))
     if fields.raw("account_values") is None and "json" in content_type.lower():
         fields.need("account_values")  # in a form, an empty list is not there
     return {
         "symbols": fields.several("symbols"), "quote_asset": fields.text("quote_asset"),
-        "exchange": fields.text("exchange"), "backtest_id": fields.text("backtest_id", "backtestingid"),
+        "exchange": fields.text("exchange"), "backtest_id": fields.text("backtest_id", "backtestingid") or named,
         "start_time": _seconds(fields, "start_time"), "stop_time": _seconds(fields, "stop_time"),
         "account_values": _objects(fields, "account_values"), "trades": _objects(fields, "trades"),
         "metrics": fields.free("metrics"), "indicators": fields.free("indicators"),
@@ -251,4 +257,6 @@ def routes(services: Services) -> list[Route]:
                        summary="The server's time in seconds since 1970", answers={200: Answer(
                            doc="seconds", model={"type": "object", "required": ["time"],
                                                  "properties": {"time": {"type": "number"}}})}))
-    return with_errors(found)
+    # Express, on which the hosted service stood, minds no slash at the end.
+    slashed = [replace(route, path=route.path + "/", hidden=True) for route in found if route.auth is not None]
+    return with_errors(found + slashed)

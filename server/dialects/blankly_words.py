@@ -18,11 +18,8 @@ Known disagreements: `exchange` is optional here, as the first clients leave it 
 price is a stop order, as one kit sends it; an empty object of arguments does not arrive at all, so it may be missing.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from engine import times
@@ -43,9 +40,10 @@ from engine.activity import (
 )
 from engine.errors import Invalid
 from server.dialects.blankly_body import Fields, number_of
+from server.dialects.blankly_dates import NUMBER, instant_of
 from server.dialects.routes import Route
 
-__all__ = ["ENTRIES", "instant_of", "switch_of"]
+__all__ = ["ENTRIES", "switch_of"]
 
 Words = Mapping[str, Any]
 _KINDS: Final = {"spot-market": "market", "spot-limit": "limit", "spot-stop": "stop", "market": "market",
@@ -55,49 +53,6 @@ _ORDER: Final = frozenset({
     "executed_time", "canceled_time", "executed_at", "canceled_at", "filled", "fee", "fee_currency", "time", "type"})
 _RENAMED: Final = {"executed_time": "executed_at", "canceled_time": "canceled_at", "active": "activate"}
 _NUMBERS: Final = frozenset({"size", "funds", "price", "activate", "filled", "fee"})
-_DATES: Final = ("%b %d, %Y %H:%M:%S", "%b %d, %Y %H:%M", "%b %d, %Y", "%B %d, %Y", "%B %d, %Y %H:%M:%S", "%m/%d/%Y",
-                 "%m/%d/%Y %H:%M:%S", "%d %b %Y", "%d %B %Y", "%d %b %Y %H:%M:%S", "%d %B %Y %H:%M:%S",
-                 "%a %b %d %Y %H:%M:%S", "%a %b %d %Y", "%a, %d %b %Y", "%Y/%m/%d", "%Y/%m/%d %H:%M:%S")
-_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
-
-
-def instant_of(text: str, field: str = "time") -> float | str | None:
-    """What the header `time` means, as `engine.times` reads it: epoch seconds, or milliseconds and smaller parts
-    (divided by ten until they are seconds of this age), or any of the usual ways to write a date."""
-    text = text.strip()
-    if not text or text.lower() in ("undefined", "null", "none"):
-        return None
-    if _NUMBER.fullmatch(text):
-        number = float(text)
-        if not number < 1e30:
-            raise _no_time(text, field)
-        while number > 5e9:
-            number /= 10
-        return times.iso(times.parse(number, field=field)) if number < 1e8 else number
-    try:
-        return times.iso(times.parse(text, field=field))
-    except Invalid:
-        pass
-    zone = re.search(r"\s*(?:GMT|UTC|Z)\s*([+-]\d{2}:?\d{2})?(?:\s*\([^)]*\))?$", text)
-    bare = text[:zone.start()] if zone else text
-    for form in _DATES:
-        try:
-            at = datetime.strptime(bare, form)
-        except ValueError:
-            continue
-        offset = (zone[1] or "").replace(":", "") if zone else ""
-        if offset:
-            at -= timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:]))
-        return times.iso(times.parse(at, field=field))
-    try:
-        return times.iso(times.parse(parsedate_to_datetime(text), field=field))
-    except (ValueError, TypeError, IndexError, OverflowError, Invalid):
-        pass
-    raise _no_time(text, field)
-
-
-def _no_time(text: str, field: str) -> Invalid:
-    return Invalid(f"{text[:60]!r} is not a time", field=field, remedy="send seconds since 1970, or an ISO 8601 date")
 
 
 def switch_of(text: str, field: str) -> bool:
@@ -107,24 +62,22 @@ def switch_of(text: str, field: str) -> bool:
 def _lifecycle(fields: Fields, words: Words) -> Entry:
     given: dict[str, Any] = {}
     if fields.has("message"):
-        given["message"] = fields.text("message")
+        message = fields.text("message")
+        given["message"] = None if message in ("null", "undefined") else message  # a form has no other way to reset it
     for name, aliases in (("started_at", ("startAt", "start_at", "started_at")),
                           ("ended_at", ("endAt", "end_at", "ended_at"))):
         if fields.has(*aliases):
+            said = next(alias for alias in aliases if fields.has(alias))
             value = fields.instant(*aliases)
-            given[name] = None if value is None else times.iso(times.parse(_plain(value), field=_said(fields, aliases)))
+            given[name] = None if value is None else times.iso(times.parse(_plain(value), field=said))
     if fields.has("running"):
         given["running"] = fields.switch("running")
     return Lifecycle(**words, **given)
 
 
-def _said(fields: Fields, aliases: tuple[str, ...]) -> str:
-    return next(name for name in aliases if fields.has(name))
-
-
 def _plain(value: Any) -> Any:
     """A time as text that is a number, as the number."""
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else value
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
 
 
 def _order(kind: str) -> Callable[[Fields, Words], Entry]:

@@ -253,11 +253,14 @@ def _pnl(index: int, entry: PnlSeries, clock: Clock) -> Step:
     data = {"points": len(ordered), "from": times.iso(ordered[0][0]) if ordered else None,
             "to": times.iso(ordered[-1][0]) if ordered else None, "value": ordered[-1][1] if ordered else None,
             "at": clock.iso(entry.at, "at")}
-    return Step(index, "pnl", entry.model, entry.run, "pnl", data, str(encode(data)), ordered)
+    if entry.run:  # a backtest's series is not the model's
+        return Step(index, "state", entry.model, entry.run, "pnl", data, "", {"values": ordered})
+    return Step(index, "pnl", entry.model, "", "pnl", data, str(encode(data)), ordered)
 
 
 def _screener(index: int, entry: ScreenerResult, clock: Clock) -> Step:
-    text = str(encode({"result": entry.result, "at": clock.iso(entry.at, "at")}, field="result"))
+    data = {"result": entry.result, "at": clock.iso(entry.at, "at")} | ({"run": entry.run} if entry.run else {})
+    text = str(encode(data, field="result"))
     return Step(index, "event", entry.model, entry.run, "screener", decode(text), text)
 
 

@@ -102,6 +102,18 @@ async def test_the_first_documents_words_make_the_same_run(bench: Bench) -> None
     assert run.tags == ("v1",) and run.notes == "first try"
 
 
+async def test_one_backtest_by_whichever_way_it_is_named(bench: Bench) -> None:
+    """In the body, else in the header, with or without the flag: the same on every route."""
+    for path, body in (("result", RESULT), ("status", STATUS), ("log", {"line": "x", "type": "stdout"})):
+        for headers, more in (({"backtestingid": "b1"}, {}), ({"backtesting": "1", "backtestingid": "b1"}, {}),
+                              ({"backtesting": "1"}, {"backtest_id": "b1"}),
+                              ({"backtesting": "1", "backtestingid": "another"}, {"backtest_id": "b1"})):
+            await bench.post(f"/v1/backtest/{path}", headers=headers, json={**body, **more})
+    [run] = await bench.runs()
+    types = [event.type for event in await bench.services.events.page(f"run/{run.id}")]
+    assert types == ["state"] * 4 + ["status"] * 4 + ["log"] * 4
+
+
 async def test_a_status_may_come_first_or_twice(bench: Bench) -> None:
     await bench.post("/v1/backtest/status", data={**STATUS, "backtest_id": "b1"})
     assert await bench.runs() == []
@@ -231,6 +243,16 @@ def test_an_open_position_is_valued_at_its_last_price() -> None:
     assert trips["status"].tolist() == ["open"] and trips["pnl"].tolist() == [60.0]
 
 
+def test_what_was_never_traded_counts_nowhere() -> None:
+    tables = build(trades=[
+        trade("A", "buy", 2, 100, 0), trade("A", "sell", 1, 130, 1, canceled_time=START),
+        trade("A", "sell", 1, 130, 1, canceled_time=START, executed_time=START + DAY), trade("A", "sell", -1, 130, 2)])
+    assert tables.tables["fills"]["time"].tolist()[:2] == [
+        times.micros(times.parse(START + DAY * day)) for day in (0, 1)]
+    assert tables.tables["equity"]["positions"].tolist()[-1] == 130.0, "one is held, last traded at 130"
+    assert [warning["code"] for warning in tables.warnings] == ["unpriced"]
+
+
 def test_values_are_sorted_and_the_last_of_equal_times_counts() -> None:
     equity = build(account_values=[{"time": START + DAY, "value": 2}, {"time": START, "value": "1"},
                                    {"time": START + DAY, "value": 3}, {"time": START + 2 * DAY, "value": None}],
@@ -243,10 +265,12 @@ def test_values_are_sorted_and_the_last_of_equal_times_counts() -> None:
     {}, {"account_values": [{"time": START, "value": 0}]}, {"account_values": [{"time": START, "value": -5.0}] * 3},
     {"account_values": [{"time": START, "value": 5.0}]}, {"trades": RESULT["trades"]},
     {**RESULT, "symbols": ["weird symbol!", ""], "quote_asset": None}, {**RESULT, "metrics": ["cagr"]},
+    {**RESULT, "metrics": 5}, {**RESULT, "metrics": True},
     {**RESULT, "indicators": {"time": {"values": []}, "symbol": {"values": [{"time": START, "value": 1}]}}},
     {**RESULT, "account_values": [{"time": START + DAY * 40 * n, "value": 100 + n} for n in range(5)]},
     {**RESULT, "initial_account_value": 9000}],
-    ids=["nothing", "zero", "negative", "one", "trades only", "odd symbols", "names", "odd indicators", "sparse",
+    ids=["nothing", "zero", "negative", "one", "trades only", "odd symbols", "names", "a number", "a switch",
+         "odd indicators", "sparse",
          "given start"])
 def test_odd_reports_make_results_too(body: dict[str, Any], tmp_path: Path) -> None:
     result = detached.build(body, model="m")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 import urllib.parse
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from engine import times
 from engine.errors import Invalid
 from server.dialects.blankly_body import Fields, parse
-from server.dialects.blankly_words import ENTRIES, instant_of
+from server.dialects.blankly_dates import instant_of
+from server.dialects.blankly_words import ENTRIES
 from server.dialects.failures import Malformed
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -102,15 +104,39 @@ def test_two_forms_that_name_a_list() -> None:
 
 @pytest.mark.parametrize(("kind", "body"), [
     ("application/json", b"{"), ("application/json", b"[1]"), ("application/json", b'"x"'),
-    ("application/json", b'{"a": NaN}'), (FORM, b"a=%ff%fe"), (FORM, b"&".join([b"a=1"] * 10_001)),
+    ("application/json", b'{"a": NaN'), (FORM, b"a=%ff%fe"), (FORM, b"&".join([b"a=1"] * 10_001)),
     ("multipart/form-data", b"x"), ("multipart/form-data; boundary=x", b"--x\r\nno end"),
     ("multipart/form-data; boundary=x", b"--x\r\n\r\nno name\r\n--x--"),
     ("multipart/form-data; boundary=x",
      b'--x\r\nContent-Disposition: form-data; name="a"; filename="f"\r\n\r\n{\r\n--x--'),
-], ids=["json", "list", "text", "nan", "not utf-8", "too many", "no boundary", "no end", "no name", "file not json"])
+], ids=["json", "list", "text", "nan and no end", "not utf-8", "too many",
+         "no boundary", "no end", "no name", "file not json"])
 def test_what_cannot_be_read_is_refused(kind: str, body: bytes) -> None:
     with pytest.raises(Malformed):
         parse(kind, body)
+
+
+@pytest.mark.parametrize("text", [
+    b'{"a": NaN, "b": [1, -Infinity, Infinity], "c": "NaN \\" Infinity", "NaN": 2}',
+    b'\xef\xbb\xbf{"a": null, "b": [1, null, null], "c": "NaN \\" Infinity", "NaN": 2}'])
+def test_numbers_that_are_none_and_a_byte_order_mark(text: bytes) -> None:
+    """As Python's json and NumPy write them, and as .NET does."""
+    expected = {"a": None, "b": [1, None, None], "c": 'NaN " Infinity', "NaN": 2}
+    assert parse("application/json", text) == expected
+    part = b'--x\r\nContent-Disposition: form-data; name="a"; filename="f"\r\n\r\n[NaN, 1]\r\n--x--'
+    assert parse("multipart/form-data; boundary=x", part) == {"a": [None, 1]}
+
+
+@pytest.mark.parametrize("body", [b'{"a":NaN,"' + b'\\"' * 500_000, b'{"a":NaN,"' + b'\\"' * 500_000 + b"\\"])
+def test_strings_without_end_take_no_long_time(body: bytes) -> None:
+    began = time.process_time()
+    with pytest.raises(Malformed):
+        parse("application/json", body)
+    assert time.process_time() - began < 5
+
+
+def test_json_that_says_it_is_a_form() -> None:
+    assert parse(FORM, b' {"line": "as curl -d sends it"}') == {"line": "as curl -d sends it"}
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -122,10 +148,28 @@ def test_what_cannot_be_read_is_refused(kind: str, body: bytes) -> None:
     ("Sat Feb 12 2022 17:20:32 GMT+0100 (Central European Standard Time)", "2022-02-12T16:20:32.000000Z"),
     ("Feb 12, 2022 16:20:32", "2022-02-12T16:20:32.000000Z"), ("2/12/2022", "2022-02-12T00:00:00.000000Z"),
     ("12 February 2022", "2022-02-12T00:00:00.000000Z"), ("undefined", None),
+    ("2022-02", "2022-02-01T00:00:00.000000Z"),
+    ("2/12/2022, 4:20:32 PM", "2022-02-12T16:20:32.000000Z"), ("Feb 12, 2022 12:20 AM", "2022-02-12T00:20:00.000000Z"),
+    ("Feb 12, 2022, 4:20:32.5 p.m.", "2022-02-12T16:20:32.500000Z"),
+    ("Sat Feb 12 16:20:32 2022", "2022-02-12T16:20:32.000000Z"),
+    ("Sat Feb 12 16:20:32 UTC 2022", "2022-02-12T16:20:32.000000Z"),
+    ("Saturday, 12-Feb-22 16:20:32 GMT", "2022-02-12T16:20:32.000000Z"),
+    ("12 Feb 2022 11:20:32 EST", "2022-02-12T16:20:32.000000Z"),
+    ("Sat, 12 Feb 2022 17:50:32 +0130", "2022-02-12T16:20:32.000000Z"),
+    ("2022-02-12 15:20:32.742 -0100", "2022-02-12T16:20:32.742000Z"),
+    ("2022/02/12 16:20", "2022-02-12T16:20:00.000000Z"), ("2022-02-12T16:20:32 GMT", "2022-02-12T16:20:32.000000Z"),
 ])
 def test_times_in_every_accepted_form(text: str, expected: str | None) -> None:
     found = instant_of(text)
     assert (None if found is None else times.iso(times.parse(found))) == expected
+
+
+@pytest.mark.parametrize("text", [
+    "soon", "16:20", "Feb 30, 2022", "25:00 Feb 12 2022", "13:00 PM Feb 12 2022", "12 Feb 2022 16:20:32 XYZ",
+    "12.02.2022", "9999-01-01", "Dec 31, 9999 23:59:59 PST", "NaN", "1e300", "12-02-20222"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="not a time"):
+        instant_of(text)
 
 
 @given(TEXT)

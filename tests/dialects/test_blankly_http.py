@@ -236,6 +236,24 @@ async def test_backtesting_headers_keep_live_and_backtest_apart(bot: Bot) -> Non
     assert [event.type for event in await bot.services.events.page(f"run/{run}")] == ["log", "lifecycle"]
 
 
+async def test_a_backtest_leaves_the_figures_of_the_live_model_alone(bot: Bot) -> None:
+    live, other = [{"time": 1651647605, "value": 10}], [{"time": 1651647605, "value": -99}]
+    backtest = {"backtesting": "1", "backtestingid": "b1"}
+    await bot.post("/v1/live/set-pnl", json={"values": live})
+    await bot.post("/v1/live/set-pnl", headers=backtest, json={"values": other})
+    for path, body in (("set-custom-metric", {"metrics": {"alpha": 1}}), ("auto-pnl", {"enabled": False}),
+                       ("screener-result", {"result": ["AAPL"]})):
+        await bot.post(f"/v1/live/{path}", headers=backtest, json=body)
+    await bot.post("/v1/model/used-symbol", headers=backtest, json={"symbol": "BTC-USD"})
+    model = await bot.model()
+    assert (model.symbols, model.metrics, model.auto_pnl) == ((), {}, True)
+    assert await bot.services.activity.pnl_points(bot.id) == [(1651647605_000000, 10.0)]
+    [screener] = [data for type, data in await bot.events() if type == "screener"]
+    events = await bot.services.events.page(f"run/{screener['run']}")
+    assert [event.type for event in events] == ["pnl", "metrics", "auto-pnl", "symbol"]
+    assert events[0].data["values"] == [[1651647605_000000, -99.0]]
+
+
 async def test_lifecycle_keys_that_are_absent_keep_and_null_resets(bot: Bot) -> None:
     await bot.post("/v1/model/lifecycle", data={"message": "Started", "start_at": "1795265339.9", "running": "True"})
     await bot.post("/v1/model/lifecycle", json={"endAt": 1795265400})
@@ -244,6 +262,10 @@ async def test_lifecycle_keys_that_are_absent_keep_and_null_resets(bot: Bot) -> 
     await bot.post("/v1/model/lifecycle", json={"message": None, "start_at": None, "running": None})
     model = await bot.model()
     assert (model.message, model.running, model.started_at) == (None, None, None) and model.ended_at
+    await bot.post("/v1/model/lifecycle", data={"message": "Started", "running": "True"})
+    await bot.post("/v1/model/lifecycle", data={"message": "null", "endAt": "undefined", "running": "null"})
+    model = await bot.model()
+    assert (model.message, model.running, model.ended_at) == (None, None, None), "a form can only say it in words"
 
 
 async def test_a_repeated_key_keeps_a_write_once(bot: Bot) -> None:
@@ -260,6 +282,13 @@ async def test_every_line_of_a_second_is_kept_in_order(bot: Bot) -> None:
     await asyncio.gather(*(bot.post("/log", data={"line": "many", "type": "stdout"}) for _ in range(50)))
     lines = [data["line"] for _, data in await bot.events("/log")]
     assert lines == [*map(str, range(20)), *["many"] * 50]
+
+
+async def test_a_slash_at_the_end_does_not_matter(bot: Bot) -> None:
+    await bot.post("/v1/live/log/", json={"line": "x"})
+    await bot.post("/v1/live/spot-market/", json=ORDER)
+    assert len(await bot.events("/log")) == 1 and (await bot.order()).size == 8.3
+    assert "/v1/live/log/" not in (await bot.client.get("/openapi.json")).json()["paths"]
 
 
 async def test_the_dashboard_keeps_its_address(bot: Bot) -> None:
