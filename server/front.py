@@ -1,8 +1,8 @@
 """The front of the server: connections, their patience, and which handler gets a request.
 
 Tornado's own way suits any application; this one knows its routes. It looks them up instead of trying one pattern
-after another, hands a small request to its handler whole instead of running the handler while the body arrives, and
-keeps the deadlines of all connections in one place instead of arming timers for every request.
+after another, hands a small request to its handler whole instead of running the handler while the body arrives, keeps
+the deadlines of all connections in one place instead of arming timers for every request, and reads plain heads itself.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from tornado.web import Application, RequestHandler
 from engine.errors import WorkbenchError
 from server.dialects.context import Context
 from server.dialects.routes import UPGRADE, pattern
+from server.request_heads import read_head
 
 __all__ = ["Front", "Table"]
 
@@ -123,6 +124,7 @@ class _Entrance(HTTPServerConnectionDelegate):
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         front = self.front
         front.deadlines[server_conn] = front.clock() + front.idle
+        request_conn._parse_headers = read_head  # type: ignore[attr-defined]
         return _Arrival(front, server_conn, request_conn)
 
 
