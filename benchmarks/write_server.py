@@ -41,6 +41,7 @@ class Empty(tornado.web.RequestHandler):
 
 async def main(folder: str, database: str) -> None:
     logs.configure("warning", "json")
+    app.tune()
     app.DIALECTS = (*app.DIALECTS, Dialect)  # type: ignore[misc]
     server = app.Server(Config(port=0, data_dir=Path(folder), database_url=database, token=TOKEN, rate_limit=0))
     await server.start(compute=False)

@@ -236,6 +236,15 @@ def _bind(host: str, port: int) -> list[socket.socket]:
 Extra = Callable[[Server], Awaitable[None]]
 
 
+def tune() -> None:
+    """Set the interpreter up for serving."""
+    gc.freeze()  # what was imported will not be garbage
+    gc.set_threshold(20_000, 20, 20)  # a batch of entries is thousands of objects that all go soon after
+    # Each call into the system and the database lets go of the interpreter; a thread that computes gives it back after
+    # this time, so the loop waits no longer for one that reads a large batch.
+    sys.setswitchinterval(0.0005)
+
+
 async def serve(config: Config, extra: Extra | None = None) -> None:
     """Serve until SIGTERM or SIGINT. `extra(server)` runs once the server listens: it mounts pages, loads the demo.
 
@@ -254,8 +263,7 @@ async def serve(config: Config, extra: Extra | None = None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    gc.freeze()  # what was imported will not be garbage
-    gc.set_threshold(20_000, 20, 20)  # a batch of entries is thousands of objects that all go soon after
+    tune()
     print(f"listening on {server.url}", flush=True)
     if config.token is None:
         print(f"log in at {server.login_url}", flush=True)
