@@ -45,7 +45,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk() -> Iterator[Desk]:
-    with ServerProcess("--rate-limit", "0", "--workers", "0", "--api-only") as server:
+    with ServerProcess("--rate-limit", "0", "--api-only", compute=False) as server:
         made = Desk(server)
         yield made
         made.client.close()
@@ -73,7 +73,7 @@ def test_an_upload_of_300_megabytes_is_never_in_memory(desk: Desk, tmp_path: Pat
 
 
 def test_an_upload_beyond_the_limit_is_refused(tmp_path: Path) -> None:
-    with ServerProcess("--rate-limit", "0", "--workers", "0", "--api-only", "--max-upload", "1MB") as server:
+    with ServerProcess("--rate-limit", "0", "--api-only", "--max-upload", "1MB", compute=False) as server:
         desk = Desk(server)
         answer = httpx.post(server.url + "/model/upload", headers=desk.token, data={"name": "x"},
                             files={"model": ("model.zip", os.urandom(2 * MIB))})

@@ -27,8 +27,7 @@ def test_a_server_killed_in_each_state_loses_and_doubles_nothing(tmp_path: Path,
 
     def life(rows: list[Any], state: str, *, first: bool = False) -> None:
         nonlocal minute
-        server = ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path / "data",
-                               env={"WORKBENCH_WORKERS": "1"}).start()
+        server = ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path / "data", compute=False).start()
         try:
             with httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as api:
 
@@ -51,8 +50,7 @@ def test_a_server_killed_in_each_state_loses_and_doubles_nothing(tmp_path: Path,
 
     for place, (rows, state) in enumerate(STEPS):
         life(rows, state, first=place == 0)
-    with ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path / "data",
-                       env={"WORKBENCH_WORKERS": "1"}) as server, \
+    with ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path / "data", compute=False) as server, \
             httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as api:
         wait_until(lambda: [each["state"] for each in api.get("/workbench/api/alerts").json()["items"]] == ["closed"])
         (alert,) = api.get("/workbench/api/alerts").json()["items"]

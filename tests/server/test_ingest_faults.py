@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 API = "/workbench/api"
 TOKEN = "a-secret-token-of-the-tests"
 KILLS = int(os.environ.get("INGEST_KILLS", "5"))
-FLAGS = ("--api-only", "--rate-limit", "0", "--workers", "1", "--log-level", "error")
+FLAGS = ("--api-only", "--rate-limit", "0", "--log-level", "error")
 
 
 def acknowledged(output: str) -> dict[str, int]:
@@ -73,7 +73,7 @@ async def test_every_acknowledged_entry_is_there_once_after_each_kill(tmp_path: 
     chance = random.Random(11)
     told: dict[str, int] = {}
     for life in range(KILLS):
-        with ServerProcess(*FLAGS, data_dir=tmp_path / "data") as server:
+        with ServerProcess(*FLAGS, data_dir=tmp_path / "data", compute=False) as server:
             output = tmp_path / f"acknowledged-{life}"
             with output.open("wb") as file:
                 bots = subprocess.Popen([sys.executable, "-m", "tests.server.ingest_load", server.url, server.token,

@@ -25,8 +25,8 @@ API = "/workbench/api"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess("--api-only", "--rate-limit", "0", "--workers", "1",
-                       data_dir=tmp_path_factory.mktemp("server")) as server:
+    with ServerProcess("--api-only", "--rate-limit", "0", data_dir=tmp_path_factory.mktemp("server"),
+                       compute=False) as server:
         yield server
 
 
@@ -136,8 +136,7 @@ def test_a_token_that_may_only_read_is_refused_too(server: ServerProcess, spool:
 
 
 def test_entries_wait_while_the_server_is_away_and_arrive_in_order(tmp_path: Path, spool: Path) -> None:
-    server = ServerProcess("--api-only", "--rate-limit", "0", "--workers", "1", data_dir=tmp_path / "data")
-    server.start()
+    server = ServerProcess("--api-only", "--rate-limit", "0", data_dir=tmp_path / "data", compute=False).start()
     port, token = server.port, server.token
     try:
         bot = Bot("patient", url=server.url, token=token, spool=spool)
@@ -157,8 +156,8 @@ def test_entries_wait_while_the_server_is_away_and_arrive_in_order(tmp_path: Pat
             began = time.monotonic()
             say(3000)
             assert time.monotonic() - began < 2.0  # nobody waits for a server that is away
-            server = ServerProcess("--api-only", "--rate-limit", "0", "--workers", "1", data_dir=tmp_path / "data",
-                                   port=port).start()
+            server = ServerProcess("--api-only", "--rate-limit", "0", data_dir=tmp_path / "data", port=port,
+                                   compute=False).start()
             bot.flush(60)
         assert (bot.sent, bot.waiting, bot.error) == (said, 0, None)
         assert lines_of(server, "patient") == [str(number) for number in range(said)]

@@ -52,7 +52,7 @@ class Ticker:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[wb.Client]:
-    with ServerProcess("--workers", "1", data_dir=tmp_path_factory.mktemp("deploy") / "data") as server, \
+    with ServerProcess(data_dir=tmp_path_factory.mktemp("deploy") / "data", compute=False) as server, \
             wb.connect(server.url, server.token) as client:
         yield client
 
