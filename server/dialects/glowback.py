@@ -238,7 +238,7 @@ class OptimizationsHandler(Handler):
             validation={"mode": request.validation_mode, "fraction": request.validation_fraction,
                         "windows": request.walk_forward_windows},
             seed=request.random_seed, steps=request.grid_steps, exploration=request.exploration_weight,
-            name=request.name[:200], owner=self.principal.name, dialect=NAME, lenient=True,
+            name=request.name, owner=self.principal.name, dialect=NAME, lenient=True,
             request=storable(request.model_dump(mode="json")), idempotency_key=self.idempotency_key)
         found = await self.services.optimizations.status(run.id)
         self.write_json(wire.optimization(found) | {"state": "pending"}, status=201)

@@ -259,7 +259,7 @@ def read_body(model: type[M], body: bytes, content_type: str) -> M:
         value = _parse(body)
         if value is None:
             raise Findings([_missing()])
-        if b"\\ud" in body.lower():
+        if b"\\ud" in body.lower() or b"\\u0000" in body:
             _check_text(value)
     else:
         value = body.decode("utf-8", "replace")
@@ -267,10 +267,13 @@ def read_body(model: type[M], body: bytes, content_type: str) -> M:
 
 
 def _check_text(value: Any) -> None:
-    """Raise `Findings` for texts with half a surrogate pair, which no file, database or answer could hold."""
+    """Raise `Findings` for texts with half a surrogate pair, which no file, database or answer could hold, and for
+    those with a null character, which PostgreSQL cannot."""
     entries = []
     for loc, text in _parts(value, ("body",)):
-        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+        if isinstance(text, str) and "\x00" in text:
+            entries.append(finding(loc, "a text holds no null characters", text))
+        elif isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
             entries.append({"type": "string_unicode", "loc": list(loc), "input": text, "msg":
                             "Input should be a valid string, unable to parse raw data as a unicode string"})
     if entries:

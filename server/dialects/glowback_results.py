@@ -215,7 +215,8 @@ def optimization(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _best(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"trial_id": f"trial-{found['number'] + 1}", "trial_number": found["number"] + 1, "status": "completed",
-            "parameters": found["parameters"], "objective": found["objective"], "metrics": found["metrics"]}
+            "parameters": found["parameters"], "objective": found["objective"], "metrics": found["metrics"],
+            "duration_seconds": round(found["seconds"] or 0), "error": None}
 
 
 def optimization_result(found: Mapping[str, Any], trials: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import Application, RequestHandler
 
-from engine.errors import Busy, Forbidden, Unauthenticated, Unavailable, WorkbenchError
+from engine.errors import Busy, Forbidden, NotFound, Unauthenticated, Unavailable, WorkbenchError
 from engine.model import Principal
 from server.auth import Admission, Carrier
 from server.dialects.context import Context
@@ -136,6 +136,8 @@ class Guarded(RequestHandler):
             raise refusal
         if route.auth and not self.principal.may(route.auth):
             raise Forbidden(f"this token lacks the scope {route.auth!r}", remedy="use a token with that scope")
+        if "%00" in self.request.path:  # PostgreSQL holds no such text, so nothing has such a name
+            raise NotFound("there is nothing at this address", remedy="leave out the null character")
         if self.admission and not route.websocket:
             context.origins.check_write(self.request, self.admission)
         self.query = route.read_query(self.request.query_arguments)

@@ -3,6 +3,7 @@
 import html
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -173,6 +174,7 @@ def without_token(uri: str) -> str:
     return local_path(parts.path) + (f"?{urlencode(kept)}" if kept else "")
 
 
+ALIASES: Final = {"/docs": ("/redoc", "/v1/docs", "/v1/redoc"), "/openapi.json": ("/v1/openapi.json",)}
 _HTML: Final[tuple[str, ...]] = ("text/html",)
 _NEXT: Final = Query(name="next", doc="local path to go to", high=2000)
 _TOKEN: Final = Query(name="token", doc="the token, in a link", high=1000)
@@ -202,6 +204,8 @@ def routes(services: Services) -> list[Route]:
         Route(methods=("GET", "POST"), path="/logout", handler=LogoutHandler, auth=None, name="logout", tag="server",
               summary="End this browser's session", answers={303: Answer(doc="to the login page")}),
     ]
+    # Where clients of GlowBack's API look for what FastAPI offers there.
+    found += [replace(route, path=path, hidden=True) for route in found for path in ALIASES.get(route.path, ())]
     if services.config.api_only:
         found.append(Route(methods="GET", path="/", handler=RootHandler, auth=None, name="root", tag="server",
                            summary="To the documentation", query=(_TOKEN,), answers={303: Answer(doc="to /docs")},

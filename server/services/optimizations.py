@@ -165,11 +165,13 @@ class Optimizations:
 
     async def status(self, id: str) -> dict[str, Any]:
         """{"run", "trials": {completed, failed, running, total}, "best", "diagnostics"}. `running` counts the trials
-        that are being computed at this moment; `best` has number, parameters, objective and metrics, or is None."""
+        that are being computed at this moment; `best` has number, parameters, objective, metrics and seconds, or is
+        None."""
         run = await self.get(id)
         rows = await self._db.read(lambda connection: _rows(connection, id))
         tried, maximize = [_tried(row) for row in rows], run.spec["direction"] == "maximize"
         first = sweep.best(tried, maximize=maximize)
+        seconds = {row.number: row.duration for row in rows}
         failed = sum(row.state == "failed" for row in rows)
         total = total_of(search_of(run.spec))
         return {
@@ -177,7 +179,8 @@ class Optimizations:
             "trials": {"completed": len(rows) - failed, "failed": failed, "total": total,
                        "running": 0 if run.finished else self._at_work[id]},
             "best": None if first is None else asdict(first) | {"parameters": dict(first.parameters),
-                                                                "metrics": dict(first.metrics)},
+                                                                "metrics": dict(first.metrics),
+                                                                "seconds": seconds[first.number]},
             "diagnostics": sweep.diagnostics(tried, run.spec["objective"], maximize=maximize),
         }
 

@@ -29,7 +29,7 @@ from server.store.encoding import encode
 from server.store.events import EventLog
 from server.store.tables import runs, trials
 
-MAX_NAME: Final = 200
+MAX_NAME: Final = 256
 MAX_NOTES: Final = 20_000
 MAX_TAGS: Final = 50
 
@@ -257,7 +257,7 @@ class Runs:
         if notes is not None:
             if len(notes) > MAX_NOTES:
                 raise Invalid(f"notes have at most {MAX_NOTES} characters", field="notes")
-            values["notes"] = notes
+            values["notes"] = _text(notes, "notes")
 
         def work(connection: Connection) -> Run:
             if values:
@@ -333,14 +333,21 @@ def _unknown(id: str) -> NotFound:
 def _name(name: str) -> str:
     if len(name) > MAX_NAME:
         raise Invalid(f"a name has at most {MAX_NAME} characters", field="name")
-    return name
+    return _text(name, "name")
+
+
+def _text(text: str, field: str) -> str:
+    """A text that both databases can hold."""
+    if "\x00" in text:
+        raise Invalid("a null character cannot be stored", field=field, remedy="leave it out")
+    return text
 
 
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(tags))
     if len(found) > MAX_TAGS or any(not isinstance(tag, str) or not 1 <= len(tag) <= 100 for tag in found):
         raise Invalid(f"tags are at most {MAX_TAGS} texts of 1 to 100 characters", field="tags")
-    return found
+    return tuple(_text(tag, "tags") for tag in found)
 
 
 def _row(run: Run, idempotency_key: str | None) -> dict[str, Any]:

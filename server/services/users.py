@@ -112,8 +112,8 @@ class Users:
                      text: str | None = None, project: str = "", model: str = "") -> tuple[Token, str]:
         """A new token and its text, which cannot be had again. Raises `Invalid` naming the field."""
         wanted = tuple(dict.fromkeys(scopes))
-        if not name.strip() or len(name) > 200:
-            raise Invalid("a token needs a name", field="name", remedy="use 1 to 200 characters")
+        if not name.strip() or len(name) > 200 or "\x00" in name:
+            raise Invalid("a token needs a name", field="name", remedy="use 1 to 200 characters, none of them null")
         if not wanted:
             raise Invalid("a token needs a scope", field="scopes", remedy="scopes are " + ", ".join(SCOPES))
         for scope in wanted:

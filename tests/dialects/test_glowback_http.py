@@ -396,6 +396,28 @@ async def test_half_a_character_is_refused_where_it_stands(client: httpx.AsyncCl
     assert answer.status_code == 201
 
 
+async def test_null_characters_are_refused_where_they_stand(client: httpx.AsyncClient) -> None:
+    found = await findings(client, {"run_name": "a\x00b", "strategy": {"params": {"a\x00": 1}}})
+    assert [(each["type"], each["loc"]) for each in found] == [
+        ("value_error", ["body", "run_name"]), ("value_error", ["body", "strategy", "params"])]
+    assert (await client.get("/v1/backtests/a%00b")).status_code == 404
+
+
+async def test_the_documents_are_also_where_the_original_has_them(server: Any) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as anybody:
+        for path in ("/docs", "/redoc", "/v1/docs", "/v1/redoc"):
+            answer = await anybody.get(path)
+            assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8"), path
+        found = (await anybody.get("/openapi.json")).json()
+        assert (await anybody.get("/v1/openapi.json")).json() == found
+        assert "/docs" in found["paths"] and "/v1/docs" not in found["paths"]
+
+
+async def test_a_search_keeps_the_whole_of_a_long_name(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/optimizations", json={**SEARCH, "name": "x" * 256})
+    assert (answer.status_code, answer.json()["name"]) == (201, "x" * 256)
+
+
 async def test_a_query_that_is_no_text_is_named_as_query(client: httpx.AsyncClient) -> None:
     answer = await client.get("/backtests?limit=%00")
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "limit"])

@@ -263,6 +263,7 @@ def test_a_search_tries_points_and_reports_the_best(client: httpx.Client, method
         assert [tuple(trial["parameters"].values()) for trial in result["trials"]] == [
             (2, 8), (2, 12), (4, 8), (4, 12), (6, 8), (6, 12)]
     trial = result["trials"][0]
+    assert trial.keys() == result["best_trial"].keys() and result["best_trial"]["error"] is None
     assert trial["metrics"]["validation_windows"] == 1.0
     assert trial["objective"] == trial["metrics"]["validation_sharpe_ratio"]
     assert result["diagnostics"]["parameter_stability"].keys() == {"short_period", "long_period"}

@@ -29,6 +29,17 @@ async def add(service: Runs, name: str, **more: Any) -> str:
     return (await service.submit(spec, lenient=True, name=name, **more)).id
 
 
+async def test_texts_that_not_every_database_holds_are_refused_by_name(service: Runs) -> None:
+    id = await add(service, "sound")
+    for field, words in (("name", {"name": "a\x00b"}), ("tags", {"tags": ["ok", "\x00"]}),
+                         ("notes", {"notes": "\x00"})):
+        with pytest.raises(Invalid, match="null character") as caught:
+            await service.annotate(id, **words)
+        assert caught.value.field == field
+    with pytest.raises(Invalid, match="null character"):
+        await add(service, "a\x00b")
+
+
 async def pages(service: Runs, **query: Any) -> list[str]:
     names, cursor = [], None
     while True:
