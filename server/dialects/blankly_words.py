@@ -16,6 +16,8 @@
 
 Known disagreements: `exchange` is optional here, as the first clients leave it out; a limit order with an activation
 price is a stop order, as one kit sends it; an empty object of arguments does not arrive at all, so it may be missing.
+A limit or stop order that says nothing of its state is done: the first clients report what was done and cannot say
+more, the later ones say a `status` of what is open.
 """
 
 from collections.abc import Callable, Mapping
@@ -97,12 +99,15 @@ def _order(kind: str) -> Callable[[Fields, Words], Entry]:
         words = dict(words)
         if words.get("at") is None and (at := fields.instant("time")) is not None:
             words["at"] = instant_of(str(at))
+        executed = _when(fields, "executed_time", "executed_at")
+        canceled = _when(fields, "canceled_time", "canceled_at")
+        status, filled = fields.text("status"), fields.number("filled")
+        if actual != "market" and (status, filled, executed, canceled) == (None,) * 4:
+            status = "done"
         return OrderPlaced(
             **words, id=id, symbol=symbol, side=side.strip().lower(), type=actual,
             exchange=fields.text("exchange") or "", size=size, funds=funds, price=price, activate=activate,
-            filled=fields.number("filled"), status=fields.text("status"),
-            executed_at=_when(fields, "executed_time", "executed_at"),
-            canceled_at=_when(fields, "canceled_time", "canceled_at"), fee=fields.number("fee"),
+            filled=filled, status=status, executed_at=executed, canceled_at=canceled, fee=fields.number("fee"),
             fee_currency=fields.text("fee_currency") or "", annotation=fields.text("annotation"),
             extra={name: value for name, value in fields.values.items() if name not in _ORDER})
 
@@ -179,7 +184,8 @@ def _set_pnl(fields: Fields, words: Words) -> Entry:
         raise Invalid("values are a list of points", field="values", remedy='send [{"time": 1644682832, "value": 10}]')
     points = [{"time": _plain(point.get("time")), "value": number_of(point.get("value"), f"values[{index}].value")}
               for index, point in enumerate(values)]
-    return PnlSeries(**words, values=points)
+    return PnlSeries(**words, values=[  # a gap, as NaN or null, is no point
+        point for point, said in zip(points, values, strict=True) if point["value"] is not None or "value" not in said])
 
 
 def _metrics(fields: Fields, words: Words) -> Entry:

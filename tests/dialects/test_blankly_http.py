@@ -88,6 +88,23 @@ async def test_every_route_of_the_document(bot: Bot) -> None:
     assert (await bot.events("/log"))[0][1]["line"] == "Executed market buy for 2.1 BTC"
 
 
+async def test_limit_orders_of_the_document_count_and_open_ones_do_not(bot: Bot) -> None:
+    """The document adds limit and stop orders to the profit and has no word for their state."""
+    for number, more in enumerate(({}, {"status": "open"}, {"canceled_time": 1644682832}, {"filled": 0})):
+        await bot.post("/v1/live/spot-limit", json={**ORDER, "id": f"l{number}", "size": 1, "price": 100.0, **more})
+    await bot.post("/v1/live/spot-stop", json={**ORDER, "id": "s", "side": "sell", "size": 1, "price": 110.0,
+                                               "active": 111.0})
+    assert (await bot.services.profit.figures(bot.id)).totals["USD"].realised == 10.0
+    assert [(await bot.order(f"l{number}")).status for number in range(4)] == ["done", "open", None, None]
+
+
+async def test_gaps_of_a_series_are_left_out(bot: Bot) -> None:
+    await bot.post("/v1/live/set-pnl", data={"values": '[{"time": 1, "value": NaN}, {"time": 2, "value": 5}]'})
+    assert await bot.services.activity.pnl_points(bot.id) == [(2_000000, 5.0)]
+    answer = await bot.post("/v1/live/set-pnl", 400, json={"values": [{"time": 1}]})
+    assert answer.json()["field"] == "values[0]"
+
+
 async def test_what_later_generations_added(bot: Bot) -> None:
     await bot.post("/v1/live/spot-limit", data={**ORDER, "price": "5", "executed_time": "1644682832",
                                                 "exchange": "demo"})
