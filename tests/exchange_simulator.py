@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -295,7 +296,8 @@ class ExchangeSimulator:
                 server = HTTPServer(Application([
                     (r"/api/v3/(.+)", _Binance, {"simulator": self}),
                     (r"/0/public/(.+)", _Kraken, {"simulator": self}),
-                    (r"/ws/.*", _Stream, {"simulator": self})]))
+                    (r"/ws/.*", _BinanceStream, {"simulator": self}),
+                    (r"/v2", _KrakenStream, {"simulator": self})]))
                 server.listen(self.port, "127.0.0.1")
                 self.port = next(iter(server._sockets.values())).getsockname()[1]
                 return server
@@ -496,7 +498,7 @@ class _Kraken(_Handler):
 
 
 class _Stream(WebSocketHandler):
-    """Binance's streams of trades and minutes: {"method": "SUBSCRIBE", "params": ["btcusdt@kline_1m"], "id": 1}."""
+    """What the sockets of all exchanges have in common; `streams` are what the client subscribed to."""
 
     def initialize(self, simulator: ExchangeSimulator) -> None:
         self.simulator = simulator
@@ -519,13 +521,6 @@ class _Stream(WebSocketHandler):
     def on_close(self) -> None:
         with self.simulator.lock:
             self.simulator.sockets.discard(self)
-
-    def on_message(self, message: str | bytes) -> None:
-        asked = json.loads(message)
-        if asked["method"] == "SUBSCRIBE":
-            self.streams += asked["params"]
-            self.position = self.simulator.clock() * 1000
-        self.tell({"result": None, "id": asked["id"]})
 
     def tell(self, content: Any) -> None:
         with contextlib.suppress(WebSocketClosedError):
@@ -555,6 +550,37 @@ class _Stream(WebSocketHandler):
             self.position = now
 
     def trade(self, trade: tuple[int, int, float, float]) -> None:
+        """Say one trade, and what became of its minute."""
+        raise NotImplementedError
+
+    def minute(self, trade: tuple[int, int, float, float]) -> Iterator[Row]:
+        """The minute of a trade with all that was traded in it until then; what it was before is said once more when
+        it comes late."""
+        minute = trade[1] // 60_000 * 60
+        past = [each for each in trades_of(minute) if each[1] <= trade[1]]
+        yield _candle(minute, past)
+        if self.simulator.say_late and len(past) > 1:
+            yield _candle(minute, past[:-1])
+
+
+def _candle(minute: int, trades: list[tuple[int, int, float, float]]) -> Row:
+    prices, volume = [each[2] for each in trades], 0.0
+    for each in trades:
+        volume += each[3]
+    return minute, prices[0], max(prices), min(prices), prices[-1], volume, len(trades)
+
+
+class _BinanceStream(_Stream):
+    """Streams of trades and minutes: {"method": "SUBSCRIBE", "params": ["btcusdt@kline_1m"], "id": 1}."""
+
+    def on_message(self, message: str | bytes) -> None:
+        asked = json.loads(message)
+        if asked["method"] == "SUBSCRIBE":
+            self.streams += asked["params"]
+            self.position = self.simulator.clock() * 1000
+        self.tell({"result": None, "id": asked["id"]})
+
+    def trade(self, trade: tuple[int, int, float, float]) -> None:
         id, at, price, amount = trade
         for stream in self.streams:
             pair, _, kind = stream.upper().partition("@")
@@ -562,22 +588,59 @@ class _Stream(WebSocketHandler):
                 self.tell({"e": "trade", "E": at, "s": pair, "t": id, "p": f"{price:.2f}", "q": f"{amount:.4f}",
                            "T": at, "m": False, "M": True})
             elif kind == "KLINE_1M":
-                self.kline(pair, trade)
+                for start, first, high, low, close, volume, count in self.minute(trade):
+                    self.tell({"e": "kline", "E": at, "s": pair, "k": {
+                        "t": start * 1000, "T": start * 1000 + 59_999, "s": pair, "i": "1m", "f": id, "L": id,
+                        "o": f"{first:.4f}", "c": f"{close:.4f}", "h": f"{high:.4f}", "l": f"{low:.4f}",
+                        "v": f"{volume:.4f}", "n": count, "x": count == len(trades_of(start)),
+                        "q": "0", "V": "0", "Q": "0", "B": "0"}})
 
-    def kline(self, pair: str, trade: tuple[int, int, float, float]) -> None:
-        """The minute of a trade with all that was traded in it until then; what it was before is said once more when
-        it comes late."""
-        minute = trade[1] // 60_000 * 60
-        past = [each for each in trades_of(minute) if each[1] <= trade[1]]
-        older = past[:-1] if self.simulator.say_late and len(past) > 1 else []
-        for group in (past, older):
-            if not group:
-                continue
-            prices, volume = [each[2] for each in group], 0.0
-            for each in group:
-                volume += each[3]
-            self.tell({"e": "kline", "E": trade[1], "s": pair, "k": {
-                "t": minute * 1000, "T": minute * 1000 + 59_999, "s": pair, "i": "1m", "f": group[0][0],
-                "L": group[-1][0], "o": f"{prices[0]:.4f}", "c": f"{prices[-1]:.4f}", "h": f"{max(prices):.4f}",
-                "l": f"{min(prices):.4f}", "v": f"{volume:.4f}", "n": len(group), "x": group == trades_of(minute),
-                "q": "0", "V": "0", "Q": "0", "B": "0"}})
+
+class _KrakenStream(_Stream):
+    """Channels of the second version: numbers instead of texts, dates of nanoseconds, lists of rows, and first of all
+    a snapshot of what was before: {"method": "subscribe", "params": {"channel": "ohlc", "symbol": ["BTC/USD"],
+    "interval": 1}, "req_id": 1}."""
+
+    def open(self) -> None:
+        super().open()
+        self.tell({"channel": "status", "type": "update", "data": [
+            {"system": "online", "api_version": "v2", "connection_id": 1, "version": "2.0.0"}]})
+
+    def on_message(self, message: str | bytes) -> None:
+        asked = json.loads(message)
+        if asked["method"] == "ping":
+            self.tell({"method": "pong", "req_id": asked.get("req_id")})
+            return
+        wanted, now = asked["params"], self.simulator.clock()
+        self.tell({"method": "subscribe", "success": True, "req_id": asked["req_id"],
+                   "result": {**wanted, "symbol": wanted["symbol"][0], "snapshot": True}})
+        begin = int(now) // 60 * 60 - 600
+        if wanted["channel"] == "ohlc":
+            rows = [self.row(each) for each in self.simulator.klines(begin, 720)]
+        else:
+            rows = [self.row(each) for each in self.simulator.trades(begin * 1000, now * 1000, SIZE)[-50:]]
+        self.tell({"channel": wanted["channel"], "type": "snapshot", "data": rows})
+        self.streams.append(wanted["channel"])
+        self.position = now * 1000
+
+    def trade(self, trade: tuple[int, int, float, float]) -> None:
+        self.tell({"channel": "heartbeat"})
+        for channel in self.streams:
+            for each in self.minute(trade) if channel == "ohlc" else (trade,):
+                self.tell({"channel": channel, "type": "update", "data": [self.row(each)]})
+
+    @staticmethod
+    def row(what: Row | tuple[int, int, float, float]) -> dict[str, Any]:
+        if len(what) == 4:
+            id, at, price, amount = what
+            return {"symbol": "BTC/USD", "side": "buy", "price": price, "qty": amount, "ord_type": "market",
+                    "trade_id": id, "timestamp": _date(at)}
+        start, first, high, low, close, volume, count = what
+        return {"symbol": "BTC/USD", "open": first, "high": high, "low": low, "close": close, "trades": count,
+                "volume": volume, "vwap": close, "interval": 1, "interval_begin": _date(start * 1000, "000"),
+                "timestamp": _date(start * 1000 + 60_000)}
+
+
+def _date(milliseconds: int, finer: str = "") -> str:
+    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}000{finer}Z"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine.model import Market
 from server.exchanges import sockets
 from server.exchanges.directory import Exchanges
 from tests.exchange_simulator import ExchangeSimulator, expected, trades_of
@@ -85,12 +86,13 @@ def exact(found: Minutes, since: int, *, trades: bool = False) -> None:
         assert rounded[0] == rounded[1]
 
 
+@pytest.mark.parametrize("market", [BTC, XBT], ids=["binance", "kraken"])
 @pytest.mark.parametrize("candles", [True, False])
-async def test_minutes_come_over_the_socket_and_are_not_asked_for(simulator: ExchangeSimulator, clock: Clock,
-                                                                  tmp_path: Path, candles: bool) -> None:
+async def test_minutes_come_over_the_socket_and_are_not_asked_for(
+        simulator: ExchangeSimulator, clock: Clock, tmp_path: Path, candles: bool, market: Market) -> None:
     async with directory(simulator, tmp_path, candles=candles) as exchanges:
         since = begin(clock)
-        async with listening(exchanges, since) as found:
+        async with listening(exchanges, since, market) as found:
             await until(lambda: simulator.spoken() and len(found) == 2)
             clock.now += 75  # what runs when the socket opens is not said whole by trades
             await heard(found, clock)
@@ -121,13 +123,14 @@ async def test_a_minute_that_runs_is_not_handed_on_whatever_was_said(simulator: 
         exact(found, since)
 
 
+@pytest.mark.parametrize("market", [BTC, XBT], ids=["binance", "kraken"])
 @pytest.mark.parametrize("candles", [True, False])
 async def test_doubled_and_late_messages_change_nothing(simulator: ExchangeSimulator, clock: Clock, tmp_path: Path,
-                                                        candles: bool) -> None:
+                                                        candles: bool, market: Market) -> None:
     simulator.say_twice = simulator.say_late = True
     async with directory(simulator, tmp_path, candles=candles) as exchanges:
         since = begin(clock)
-        async with listening(exchanges, since) as found:
+        async with listening(exchanges, since, market) as found:
             await until(lambda: simulator.spoken() and len(found) == 2)
             for _ in range(25):
                 clock.now = math.ceil(clock.now / 60) * 60 + 1.0  # the first news of a minute, and late ones
@@ -136,7 +139,7 @@ async def test_doubled_and_late_messages_change_nothing(simulator: ExchangeSimul
                 clock.now += 20
                 await until(simulator.spoken)
                 await heard(found, clock)
-            asked = simulator.questions("klines") + simulator.questions("aggTrades")
+            asked = sum(map(simulator.questions, ("klines", "aggTrades", "OHLC", "Trades")))
         exact(found, since, trades=not candles)
         assert simulator.opened == 1 and asked < 25
 
