@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import json
 import resource
 import statistics
@@ -35,6 +36,8 @@ async def main(folder: str, listeners: int, alerts: int) -> None:
     server = Server(Config(data_dir=Path(folder), port=0, api_only=True, rate_limit=0))
     await server.start(compute=False)
     services = server.services
+    gc.freeze()  # as `server.app.serve` does
+    gc.set_threshold(20_000, 20, 20)
     tokens = []
     for first in range(0, listeners, 250):
         tokens += await asyncio.gather(*(subscriber(services, number)

@@ -119,26 +119,29 @@ class Desk:
         elif block is not None:
             credits = await self._services.credits.of_alert(block.alert)
         self._position = None if self._position is None else event.seq  # who joins now begins after this event
-        sent = 0
-        for line in [line for line, task in self._lines.items() if task is None]:
-            if line.position >= event.seq or line not in self._lines:
-                continue
-            if block is not None and block.name == "working" and wants(line, block) and line.account.id not in asked:
-                self._catch_up(line)  # it came while the credits were being used
-                continue
-            line.position = event.seq
-            if block is None:
-                continue
+        lines = [line for line, task in self._lines.items() if task is None and line.position < event.seq]
+        if block is None:
+            for line in lines:
+                line.position = event.seq
+            return
+        for sent, line in enumerate(lines):
+            if sent % TURN == TURN - 1:
+                await asyncio.sleep(0)
+            if self._lines.get(line, line) is not None or line.position >= event.seq:
+                continue  # meanwhile it left, or reads for itself, or has done so
+            id = line.account.id
             if block.name == "working":
-                kept = not wants(line, block) or self._charge(line, block, uses.get(line.account.id))
+                if id not in asked and wants(line, block):
+                    self._catch_up(line)  # it came while the credits were being used
+                    continue
+                line.position = event.seq
+                kept = id not in asked or self._charge(line, block, uses.get(id))
             else:
-                credit = credits.get(line.account.id)
+                line.position = event.seq
+                credit = credits.get(id)
                 kept = credit is None or line.send(block.of(credit.token, credit.state))
             if not kept and line in self._lines:
                 self._catch_up(line)
-            sent += 1
-            if sent % TURN == 0:
-                await asyncio.sleep(0)
 
     def _charge(self, line: Line, block: Block, use: Use | None) -> bool:
         """Send what a credit was used for; end the stream of who has none left. What `Line.send` says."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from tornado.iostream import IOStream
@@ -86,10 +85,13 @@ class AlertStream(Partner):
         try:
             if type(self._stream) is IOStream and not self._stream.writing() and not self._stream.closed():
                 # Nearly always the system takes a block at once: a fraction of the time that a stream's write takes.
-                with suppress(BlockingIOError, InterruptedError):
-                    data = data[self._stream.socket.send(data):]
-                if not data:
+                try:
+                    sent = self._stream.socket.send(data)
+                except (BlockingIOError, InterruptedError):
+                    sent = 0
+                if sent == len(data):
                     return True
+                data = data[sent:]
             written = self._stream.write(data)
         except OSError:  # a closed stream's error is one, too
             return True  # the reader is gone: the stream notices by itself
