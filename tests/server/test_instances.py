@@ -16,7 +16,7 @@ from server.services.instance_runner import settings_of
 from server.services.model_reads import ModelReads, OrderQuery
 from server.store.database import Database
 from tests.engine.gekko_golden import candles, cases, wire
-from tests.harness import until
+from tests.harness import new_database, until
 from tests.server.instance_stage import AWAY, FakeExchanges, alone, replay, stage
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ CASES = ("MACD-60-10", "PPO-60-10", "CCI-60-10", "DEBUG_single-advice-60-10", "t
 
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    async with Database(f"sqlite:///{tmp_path / 'workbench.sqlite'}") as opened:
+    async with Database(new_database(tmp_path / "workbench.sqlite")) as opened:
         yield opened
 
 

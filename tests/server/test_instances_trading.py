@@ -14,7 +14,7 @@ from server.services import instance_trading
 from server.services.keys import Keys
 from server.store.database import Database
 from tests.exchange_simulator import BEGIN, KEY, SECRET, ExchangeSimulator, trades_of
-from tests.harness import until
+from tests.harness import new_database, until
 from tests.server.exchange_fakes import Clock
 from tests.server.instance_stage import ADMIN, Stage, stage
 
@@ -39,7 +39,7 @@ def simulator(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchang
 @pytest.fixture
 async def made(simulator: ExchangeSimulator, clock: Clock, tmp_path: Path) -> AsyncIterator[Stage]:
     exchanges = Exchanges(tmp_path / "exchanges", read_options(simulator.options_file(tmp_path)), clock=clock)
-    async with Database(f"sqlite:///{tmp_path / 'workbench.sqlite'}") as db:
+    async with Database(new_database(tmp_path / "workbench.sqlite")) as db:
         from server.store.events import EventLog
 
         keys = Keys(db=db, events=EventLog(db), exchanges=exchanges, data_dir=tmp_path)

@@ -6,18 +6,14 @@ from typing import Any
 
 import pytest
 
-from engine.candle_store import CandleStore
 from engine.errors import Conflict, Invalid
 from engine.model import Run
 from engine.spec import BacktestSpec
 from engine.sweep import read_parameters
 from server.pool import Pool
 from server.services.optimizations import Optimizations
-from server.services.runs import Runs
-from server.store.database import Database
-from server.store.events import EventLog
 from tests.harness import until
-from tests.server import pool_jobs
+from tests.server.runs_house import House, running_pool
 
 pytestmark = pytest.mark.anyio
 
@@ -29,31 +25,21 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
-    made = Pool(data_dir=tmp_path_factory.mktemp("pool"), workers=2, do=pool_jobs.do, warm_up=pool_jobs.nothing)
-    await made.start()
-    await until(lambda: made.ready, 60)
-    yield made
-    await made.close()
+    async with running_pool(tmp_path_factory.mktemp("pool")) as made:
+        yield made
 
 
-class House:
-    def __init__(self, folder: Path, pool: Pool) -> None:
-        self.folder, self.pool = folder, pool
+class Searches(House):
+    """A house with the service of searches."""
 
     async def open(self) -> None:
-        self.db = Database(self.folder / "workbench.sqlite")
-        await self.db.open()
-        self.events = EventLog(self.db)
-        self.runs = Runs(db=self.db, events=self.events, pool=self.pool, store=CandleStore(self.folder / "candles"),
-                         data_dir=self.folder)
+        await super().open()
         self.searches = Optimizations(db=self.db, events=self.events, runs=self.runs)
-        await self.runs.start()
         await self.searches.start()
 
     async def close(self) -> None:
         await self.searches.close()
-        await self.runs.close()
-        await self.db.close()
+        await super().close()
 
     async def submit(self, values: Any, pause: float = 0.0, **more: Any) -> Run:
         spec = BacktestSpec(strategy="test", markets=("demo:A/USD",), params={"pause": pause},
@@ -61,24 +47,14 @@ class House:
         return await self.searches.submit(spec, read_parameters({"x": values}), lenient=True,
                                           **{"method": "grid", "max_trials": 1000, **more})
 
-    async def reaches(self, run: Run, state: str) -> Run:
-        async def there() -> Run | None:
-            found = await self.runs.get(run.id)
-            return found if found.state == state else None
-
-        return await until(there, 60)
-
 
 @pytest.fixture
-async def house(tmp_path: Path, pool: Pool) -> AsyncIterator[House]:
-    made = House(tmp_path, pool)
-    await made.open()
-    yield made
-    await made.close()
-    await until(lambda: not pool.waiting, 60)
+async def house(tmp_path: Path, pool: Pool) -> AsyncIterator[Searches]:
+    async with Searches(tmp_path, pool) as made:
+        yield made
 
 
-async def test_a_grid_is_computed_once_each_and_the_best_is_found(house: House) -> None:
+async def test_a_grid_is_computed_once_each_and_the_best_is_found(house: Searches) -> None:
     run = await house.submit(list(range(12)))
     done = await house.reaches(run, "completed")
     status = await house.searches.status(run.id)
@@ -95,7 +71,7 @@ async def test_a_grid_is_computed_once_each_and_the_best_is_found(house: House) 
 
 
 @pytest.mark.parametrize("method", ["random", "bayesian"])
-async def test_walk_forward_judges_on_the_windows(house: House, method: str) -> None:
+async def test_walk_forward_judges_on_the_windows(house: Searches, method: str) -> None:
     run = await house.submit({"low": 4, "high": 12}, method=method, max_trials=9, seed=1,
                              validation={"mode": "walk_forward", "windows": 3, "fraction": 0.3})
     await house.reaches(run, "completed")
@@ -103,7 +79,7 @@ async def test_walk_forward_judges_on_the_windows(house: House, method: str) -> 
     assert len(columns["number"]) == 9 and set(columns["metrics.validation_windows"]) == {3.0}
 
 
-async def test_a_trial_that_kills_its_worker_fails_alone(house: House) -> None:
+async def test_a_trial_that_kills_its_worker_fails_alone(house: Searches) -> None:
     run = await house.submit([7, 8, 13, 9])
     await house.reaches(run, "completed")
     columns = (await house.searches.trials(run.id))["columns"]
@@ -111,7 +87,7 @@ async def test_a_trial_that_kills_its_worker_fails_alone(house: House) -> None:
     assert "died twice" in columns["error"][2]
 
 
-async def test_cancelling_keeps_trials_and_resume_goes_on(house: House) -> None:
+async def test_cancelling_keeps_trials_and_resume_goes_on(house: Searches) -> None:
     run = await house.submit(list(range(4, 12)) * 1 + list(range(20, 60)), pause=0.05)
 
     async def some() -> bool:
@@ -128,7 +104,7 @@ async def test_cancelling_keeps_trials_and_resume_goes_on(house: House) -> None:
         await house.searches.resume(run.id)
 
 
-async def test_a_search_goes_on_after_a_restart(house: House) -> None:
+async def test_a_search_goes_on_after_a_restart(house: Searches) -> None:
     run = await house.submit(list(range(20, 50)), pause=0.05)
 
     async def some() -> bool:
@@ -141,12 +117,12 @@ async def test_a_search_goes_on_after_a_restart(house: House) -> None:
     assert (await house.searches.trials(run.id))["columns"]["number"] == list(range(30))
 
 
-async def test_a_search_without_any_value_fails_with_the_first_reason(house: House) -> None:
+async def test_a_search_without_any_value_fails_with_the_first_reason(house: Searches) -> None:
     run = await house.submit([3])
     assert (await house.reaches(run, "failed")).error == "x is 3"
 
 
-async def test_what_cannot_work_is_named(house: House) -> None:
+async def test_what_cannot_work_is_named(house: Searches) -> None:
     with pytest.raises(Invalid) as caught:
         await house.submit([1], max_trials=0, direction="up", method="luck")
     assert {problem.field for problem in caught.value.problems} == {"max_trials", "direction", "method"}

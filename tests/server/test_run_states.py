@@ -13,6 +13,7 @@ from server.services.run_states import apply_reports
 from server.services.runs import Runs
 from server.store.database import Database
 from server.store.events import EventLog
+from tests.harness import new_database
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ class Queue:
     """Runs on a pool that is never started; reports are made by hand."""
 
     def __init__(self, folder: Path) -> None:
-        self.db = Database(folder / "workbench.sqlite")
+        self.db = Database(new_database(folder / "workbench.sqlite"))
         self.folder = folder
         self.strikes: dict[str, int] = {}
 

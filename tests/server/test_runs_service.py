@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 
-from engine.candle_store import CandleStore
 from engine.errors import Conflict, Invalid, NotFound
 from engine.model import Run
 from server.pool import Pool
-from server.services.runs import Runs
-from server.store.database import Database
-from server.store.events import EventLog
 from tests.harness import until
-from tests.server import pool_jobs
+from tests.server.runs_house import House, running_pool
 
 pytestmark = pytest.mark.anyio
 
@@ -29,42 +25,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
-    made = Pool(data_dir=tmp_path_factory.mktemp("pool"), workers=2, grace=0.3, do=pool_jobs.do,
-                warm_up=pool_jobs.nothing)
-    await made.start()
-    await until(lambda: made.ready, 60)
-    yield made
-    await made.close()
+    async with running_pool(tmp_path_factory.mktemp("pool"), grace=0.3) as made:
+        yield made
 
 
-class House:
-    """A database, an event log and the runs service on a pool; `restart` is a kill and a new life."""
-
-    def __init__(self, folder: Path, pool: Pool) -> None:
-        self.folder, self.pool = folder, pool
-
-    async def open(self) -> None:
-        self.db = Database(self.folder / "workbench.sqlite")
-        await self.db.open()
-        self.events = EventLog(self.db)
-        self.runs = Runs(db=self.db, events=self.events, pool=self.pool, store=CandleStore(self.folder / "candles"),
-                         data_dir=self.folder)
-        await self.runs.start()
-
-    async def close(self) -> None:
-        await self.runs.close()
-        await self.db.close()
-
+class Desk(House):
     async def submit(self, **params: Any) -> Run:
         spec = {"strategy": "test", "params": params, "markets": ["demo:A/USD"], "resolution": "1d"}
         return await self.runs.submit(spec, lenient=True)
-
-    async def reaches(self, run: Run, state: str) -> Run:
-        async def there() -> Run | None:
-            found = await self.runs.get(run.id)
-            return found if found.state == state else None
-
-        return await until(there, 60)
 
     async def story(self, run: Run) -> list[tuple[str, Any]]:
         events = await self.events.page(f"run/{run.id}")
@@ -74,20 +42,16 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, pool: Pool) -> AsyncIterator[House]:
-    made = House(tmp_path, pool)
-    await made.open()
-    await until(lambda: pool.count == 2, 60)
-    yield made
-    await made.close()
-    await until(lambda: not pool.waiting, 60)
+async def house(tmp_path: Path, pool: Pool) -> AsyncIterator[Desk]:
+    async with Desk(tmp_path, pool) as made:
+        yield made
 
 
 NORMAL = [("state", "queued"), ("state", "running"), ("progress", 0.1), ("progress", 0.3), ("progress", 0.95),
           ("state", "completed")]
 
 
-async def test_a_submitted_run_completes_with_six_events_and_a_folder(house: House) -> None:
+async def test_a_submitted_run_completes_with_six_events_and_a_folder(house: Desk) -> None:
     run = await house.submit()
     assert run.state == "queued"
     seen = [event async for event in house.runs.follow(run.id)]
@@ -104,7 +68,7 @@ async def test_a_submitted_run_completes_with_six_events_and_a_folder(house: Hou
 
 @pytest.mark.parametrize(("act", "words"), [("invalid", "params.thing: no such thing (leave it out)"),
                                             ("crash", "ZeroDivisionError: by zero")])
-async def test_a_failing_run_says_why_and_leaves_no_folder(house: House, act: str, words: str) -> None:
+async def test_a_failing_run_says_why_and_leaves_no_folder(house: Desk, act: str, words: str) -> None:
     run = await house.submit(act=act)
     failed = await house.reaches(run, "failed")
     assert words in failed.error
@@ -114,7 +78,7 @@ async def test_a_failing_run_says_why_and_leaves_no_folder(house: House, act: st
         await house.runs.summary(run.id)
 
 
-async def test_chatter_is_throttled_and_the_fixed_steps_stay(house: House) -> None:
+async def test_chatter_is_throttled_and_the_fixed_steps_stay(house: Desk) -> None:
     run = await house.submit(act="chatty")
     await house.reaches(run, "completed")
     story = await house.story(run)
@@ -125,7 +89,7 @@ async def test_chatter_is_throttled_and_the_fixed_steps_stay(house: House) -> No
     assert fractions == sorted(fractions)
 
 
-async def test_a_queued_run_is_cancelled_at_once_and_never_begins(house: House) -> None:
+async def test_a_queued_run_is_cancelled_at_once_and_never_begins(house: Desk) -> None:
     gate = house.folder / "gate"
     blockers = [await house.submit(act="gate", gate=str(gate)) for _ in range(4)]
     await until(lambda: house.pool.free == 0)
@@ -139,7 +103,7 @@ async def test_a_queued_run_is_cancelled_at_once_and_never_begins(house: House) 
     assert len(await house.story(queued)) == 2
 
 
-async def test_a_running_run_stops_soon_after_it_was_cancelled(house: House) -> None:
+async def test_a_running_run_stops_soon_after_it_was_cancelled(house: Desk) -> None:
     run = await house.submit(act="listen")
     await house.reaches(run, "running")
     pids = house.pool.pids()
@@ -151,7 +115,7 @@ async def test_a_running_run_stops_soon_after_it_was_cancelled(house: House) -> 
     assert not house.runs.folder(run.id).exists() and not any((house.folder / "results" / ".work").iterdir())
 
 
-async def test_a_run_that_does_not_listen_loses_its_process(house: House) -> None:
+async def test_a_run_that_does_not_listen_loses_its_process(house: Desk) -> None:
     run = await house.submit(act="deaf")
     await house.reaches(run, "running")
     pids = set(house.pool.pids())
@@ -163,7 +127,7 @@ async def test_a_run_that_does_not_listen_loses_its_process(house: House) -> Non
     await house.reaches(other, "completed")
 
 
-async def test_a_finished_run_cannot_be_cancelled_and_a_running_one_not_deleted(house: House) -> None:
+async def test_a_finished_run_cannot_be_cancelled_and_a_running_one_not_deleted(house: Desk) -> None:
     run = await house.submit()
     await house.reaches(run, "completed")
     with pytest.raises(Conflict, match="already completed"):
@@ -182,7 +146,7 @@ async def test_a_finished_run_cannot_be_cancelled_and_a_running_one_not_deleted(
         assert await house.events.page(f"run/{gone.id}") == []
 
 
-async def test_a_killed_worker_costs_one_retry_and_no_run(house: House) -> None:
+async def test_a_killed_worker_costs_one_retry_and_no_run(house: Desk) -> None:
     run = await house.submit(act="die_once", mark=str(house.folder / "mark"))
     others = [await house.submit() for _ in range(20)]
     done = await house.reaches(run, "completed")
@@ -193,14 +157,14 @@ async def test_a_killed_worker_costs_one_retry_and_no_run(house: House) -> None:
         assert (await house.reaches(other, "completed")).attempts == 0
 
 
-async def test_a_run_that_kills_two_workers_fails_with_a_reason(house: House) -> None:
+async def test_a_run_that_kills_two_workers_fails_with_a_reason(house: Desk) -> None:
     run = await house.submit(act="die")
     failed = await house.reaches(run, "failed")
     assert "worker process died twice" in failed.error and failed.attempts == 1
     assert not house.runs.folder(run.id).exists()
 
 
-async def test_kill_9_of_a_worker_from_outside_loses_no_run(house: House) -> None:
+async def test_kill_9_of_a_worker_from_outside_loses_no_run(house: Desk) -> None:
     gate = house.folder / "gate"
     runs = [await house.submit(act="gate", gate=str(gate)) for _ in range(12)]
     await house.reaches(runs[0], "running")
@@ -211,7 +175,7 @@ async def test_kill_9_of_a_worker_from_outside_loses_no_run(house: House) -> Non
     assert (await house.story(runs[-1]))[-1] == ("state", "completed")
 
 
-async def test_after_a_restart_queued_runs_run_and_running_ones_are_queued_once(house: House) -> None:
+async def test_after_a_restart_queued_runs_run_and_running_ones_are_queued_once(house: Desk) -> None:
     run = await house.submit(act="deaf")
     await house.reaches(run, "running")
     for pid in house.pool.pids():
@@ -237,7 +201,7 @@ async def test_after_a_restart_queued_runs_run_and_running_ones_are_queued_once(
         os.kill(pid, signal.SIGKILL)
 
 
-async def test_the_same_key_and_body_is_the_same_run(house: House) -> None:
+async def test_the_same_key_and_body_is_the_same_run(house: Desk) -> None:
     spec = {"strategy": "test", "params": {}, "markets": ["demo:A/USD"]}
     first, second = await asyncio.gather(*(
         house.runs.submit(spec, lenient=True, idempotency_key="k", owner="me") for _ in range(2)))
@@ -249,7 +213,7 @@ async def test_the_same_key_and_body_is_the_same_run(house: House) -> None:
     assert (await house.runs.list()).total == 2
 
 
-async def test_500_runs_at_once_all_complete(house: House) -> None:
+async def test_500_runs_at_once_all_complete(house: Desk) -> None:
     runs = await asyncio.gather(*(house.submit(answer=number) for number in range(500)))
 
     async def finished() -> bool:
@@ -261,7 +225,7 @@ async def test_500_runs_at_once_all_complete(house: House) -> None:
         assert await house.story(runs[number]) == NORMAL
 
 
-async def test_a_single_run_does_not_wait_for_anothers_flood(house: House) -> None:
+async def test_a_single_run_does_not_wait_for_anothers_flood(house: Desk) -> None:
     spec = {"strategy": "test", "params": {"act": "deaf", "seconds": 0.05}, "markets": ["demo:A/USD"]}
     flood = await asyncio.gather(*(house.runs.submit(spec, lenient=True, owner="flood") for _ in range(300)))
     single = await house.runs.submit({**spec, "params": {}}, lenient=True, owner="me")
@@ -271,7 +235,7 @@ async def test_a_single_run_does_not_wait_for_anothers_flood(house: House) -> No
     await asyncio.gather(*(house.runs.cancel(run.id) for run in flood[::-1]), return_exceptions=True)
 
 
-async def test_annotations_change_what_people_wrote_and_nothing_else(house: House) -> None:
+async def test_annotations_change_what_people_wrote_and_nothing_else(house: Desk) -> None:
     run = await house.submit()
     done = await house.reaches(run, "completed")
     changed = await house.runs.annotate(run.id, name="mine", tags=["a", "a", "b"], notes="good")
@@ -284,7 +248,7 @@ async def test_annotations_change_what_people_wrote_and_nothing_else(house: Hous
         await house.runs.annotate("nope", name="x")
 
 
-async def test_rerun_is_a_new_run_of_the_same_spec(house: House) -> None:
+async def test_rerun_is_a_new_run_of_the_same_spec(house: Desk) -> None:
     run = await house.submit(answer=7)
     await house.reaches(run, "completed")
     again = await house.runs.rerun(run.id)
