@@ -18,20 +18,19 @@ _BOX: Final = ("border:1px solid rgba(128,128,128,.35);border-radius:8px;padding
 
 
 def number(value: float | None, kind: str = "ratio") -> str:
-    """A figure for people: percent ratio with two decimals, counts and money grouped; — for none."""
+    """A figure for people: percent ratio with two decimals, counts and money grouped; — for none. What rounds to
+    nothing has no sign."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "—"
     if kind in ("percent", "fraction"):
         digits = 1 if abs(value) >= 0.1 else 2
-        text = f"{100 * value:,.{digits}f} %"
+        text = f"{100 * value:z,.{digits}f} %"
     elif kind in ("count", "bars"):
-        text = f"{value:,.0f}"
+        text = f"{value:z,.0f}"
     elif kind == "days":
-        text = f"{value:,.1f} d"
-    elif kind == "currency":
-        text = f"{value:,.2f}"
+        text = f"{value:z,.1f} d"
     else:
-        text = f"{value:,.2f}"
+        text = f"{value:z,.2f}"
     return text.replace("-", "−")
 
 

@@ -15,10 +15,12 @@ from engine import times
 from engine.activity import Model, Order
 from engine.model import Event
 from engine.plots import live as pictures
+from engine.plots.render import draw
 from tests.harness import running_server, until
 from workbench import theme
 from workbench.client import AsyncClient
 from workbench.views import live_rows, model_match, model_output, model_price, model_rows
+from workbench.views.drawing import grow
 from workbench.views.live_rows import LiveRows
 from workbench.views.model_live import ModelLive
 from workbench.views.models import AllModels, row_of
@@ -197,8 +199,12 @@ def test_rows_keep_their_bounds_and_order() -> None:
     assert ids(table) == ["d", "c", "b", "a"] and "x" not in table.rows[2]
     said: list[Any] = []
     table._send_msg = said.append  # type: ignore[method-assign]
+    table.put([{"id": "d", "x": 3}])
+    assert not said, "nobody listens yet"
     asyncio.run(table._handle_msg({"ask": "ready"}))
-    assert [row["id"] for row in said[0]["rows"]] == ["d", "c", "b", "a"]
+    assert [row["id"] for row in json.loads(said[0])["rows"]] == ["d", "c", "b"]
+    table.put([{"id": "e"}])
+    assert [row["id"] for row in json.loads(said[1])["rows"]] == ["e"]
 
 
 def test_an_order_shows_its_amount_in_its_own_unit() -> None:
@@ -251,7 +257,8 @@ async def test_profit_positions_and_the_overview_are_shown(server: Any) -> None:
         drawn = view.trading._profit[0].sources["Profit"].data
         assert drawn["value"].tolist() == [0.0, 9.0, 7.0] and drawn["below"].tolist() == [0.0, 0.0, -2.0]
         assert [row["name"] for row in view.trading.positions.rows] == ["BTC-USD", "ETH-USD"], "open ones come first"
-        assert "+7.00 USD" in view._tiles.object and 'class="loss">−1.00 USD' in view._tiles.object
+        assert ("Profit", "+7.00 USD", "gain") in view._tiles.tiles
+        assert ("Today", "−1.00 USD", "loss") in view._tiles.tiles
         assert "2 orders without any price" in view.trading._curve_note.object
         assert "broken" in view._head.object
         everything = AllModels(client, theme.LIGHT)
@@ -292,6 +299,23 @@ def test_a_profit_curve_knows_how_far_it_is_below_its_peak() -> None:
     long = pictures.profit_columns(np.arange(100_000) * 10**6, np.sin(np.arange(100_000) / 900))
     assert len(long["time"]) <= pictures.POINTS + 10
     assert long["value"].max() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_of_a_curve_that_grew_only_the_end_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = np.array([0.0, np.nan, 2.0, 1.0, 3.0, 2.0])
+    columns = pictures.profit_columns(3_600_000_000 * np.arange(6), value)
+    drawing = draw(pictures.profit({name: each[:4] for name, each in columns.items()}, theme.LIGHT), theme.LIGHT)
+    source = drawing.sources["Profit"]
+    streamed: list[Any] = []
+    stream = type(source).stream
+    monkeypatch.setattr(type(source), "stream", lambda self, tail: (streamed.append(tail), stream(self, tail)))
+    grow(drawing, "Profit", {name: each[:4] for name, each in columns.items()})
+    assert not streamed, "nothing is new"
+    grow(drawing, "Profit", columns)
+    assert [len(each) for each in streamed[0].values()] == [2, 2, 2]
+    changed = {**columns, "value": np.where(np.arange(6) == 3, 9.0, columns["value"])}
+    grow(drawing, "Profit", changed)
+    assert len(streamed) == 1 and np.array_equal(source.data["value"], changed["value"], equal_nan=True)
 
 
 def test_sparklines_keep_their_extremes() -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
+import numpy as np
+
+from engine.plots.render import Drawing
 from workbench.views.data import RunData, waits
 
 P = ParamSpec("P")
@@ -34,3 +37,30 @@ def at_once(build: Callable[..., Any], *given: Any) -> Callable[[], Any]:
     from workbench.views.data import drive
 
     return lambda: drive(build(*given))
+
+
+def grow(drawing: Drawing, label: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Show columns under the element `label` that mostly are those which it shows: of a curve that grew at its end only
+    the end travels. The caller holds the document's lock."""
+    source = drawing.sources[label]
+    shown = {name: np.asarray(values) for name, values in source.data.items() if name in columns}
+    had = min((len(values) for values in shown.values()), default=0)
+    if len(shown) < len(source.data) or any(_agreed(values, columns[name]) < had for name, values in shown.items()):
+        drawing.fill(label, dict(columns))
+        return
+    tail = few({name: columns[name][had:] for name in shown})
+    if all(tail.values()):
+        source.stream(tail)
+
+
+def few(columns: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Few rows as lists, which travel within the message: an array costs two messages of its own for every column."""
+    return {name: list(values) if values.dtype.kind == "M" else values.tolist() for name, values in columns.items()}
+
+
+def _agreed(one: np.ndarray, other: np.ndarray) -> int:
+    """How many values at their beginnings are the same; what is no number is like itself."""
+    length = min(len(one), len(other))
+    one, other = one[:length], other[:length]
+    differ = (one != other) & ((one == one) | (other == other))
+    return int(np.argmax(differ)) if differ.any() else length

@@ -16,8 +16,8 @@ const number = (value, digits) => {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   const most = digits ?? (size >= 1000 ? 2 : size >= 1 ? 4 : 8);
-  return value.toLocaleString("en-US", { minimumFractionDigits: digits ?? 0, maximumFractionDigits: most })
-    .replace("-", "−");
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits ?? 0, maximumFractionDigits: most, signDisplay: "negative" })
+    .replace("-", "−");  // "negative" leaves the sign away from what rounds to nothing
 };
 
 const ago = (at) => {
@@ -282,7 +282,7 @@ export function render({ model, el, view }) {
     if (follow) scroll.scrollTop = scroll.scrollHeight;
   };
   model.on("msg:custom", (event) => {
-    const said = event.data ?? event;
+    const said = JSON.parse(event.data ?? event);
     if (said.rows && model.typed) offered(said.rows.map((row) => row.type));
     if (said.do === "reset") {
       rows = new Map(said.rows.map((row) => [row.id, row]));

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import param
-from panel.custom import JSComponent
 
 from engine.plots.style import Style
-from workbench.views.base import MARKUP_CSS, variables
+from workbench.views.live_part import LivePart, colours
 
 _HERE: Final = Path(__file__).parent
 _CSS: Final = (_HERE / "live_rows.css").read_text()
@@ -19,11 +18,11 @@ Row = Mapping[str, Any]
 
 
 def sheet(look: Style) -> str:
-    """The style of live parts: they carry their colours along, since a notebook's page has none."""
-    return variables(look).replace(":root", ":host") + MARKUP_CSS + _CSS
+    """The style of rows and of what stands beside them."""
+    return colours(look) + _CSS
 
 
-class LiveRows(JSComponent):  # type: ignore[misc]
+class LiveRows(LivePart):
     """A table of at most `most` rows, fed with `reset`, `put` and `older`.
 
     `newest` says where new rows go. With `asks`, search and filter are the caller's (`searched`), else the browser's.
@@ -51,9 +50,7 @@ class LiveRows(JSComponent):  # type: ignore[misc]
 
     def __init__(self, look: Style, *, asked: Callable[[str, dict[str, Any]], Awaitable[None]] | None = None,
                  **params: Any) -> None:
-        params.setdefault("sizing_mode", "stretch_width")
-        params.setdefault("margin", 0)
-        super().__init__(stylesheets=[sheet(look)], **params)
+        super().__init__(css=sheet(look), **params)
         self._asked = asked
         self._rows: dict[str, Row] = {}
         self._more = False
@@ -68,7 +65,7 @@ class LiveRows(JSComponent):  # type: ignore[misc]
         """Replace everything; `more` offers to load more."""
         self._rows = {str(row["id"]): row for row in rows}
         self._more, self._note = more, note
-        self._send_msg(self._whole())
+        self.tell(self.whole())
 
     def put(self, rows: Sequence[Row], note: str | None = None) -> Row | None:
         """Add rows, or change those whose id is there. When old ones had to go: the oldest that stayed."""
@@ -85,7 +82,7 @@ class LiveRows(JSComponent):  # type: ignore[misc]
         self._rows = known
         if note is not None:
             self._note = note
-        self._send_msg({"do": "put", "rows": list(rows), "note": note})
+        self.tell({"do": "put", "rows": list(rows), "note": note})
         return known[next(iter(known)) if self.newest == "last" else next(reversed(known))] if dropped else None
 
     def older(self, rows: Sequence[Row], *, more: bool) -> None:
@@ -93,23 +90,20 @@ class LiveRows(JSComponent):  # type: ignore[misc]
         fresh = {str(row["id"]): row for row in rows if str(row["id"]) not in self._rows}
         self._rows = {**fresh, **self._rows} if self.newest == "last" else {**self._rows, **fresh}
         self._more = more
-        self._send_msg({"do": "more", "rows": list(fresh.values()), "more": more})
+        self.tell({"do": "more", "rows": list(fresh.values()), "more": more})
 
     def note(self, text: str) -> None:
         """Say something beside the tools."""
         self._note = text
-        self._send_msg({"do": "note", "note": text})
+        self.tell({"do": "note", "note": text})
 
     def pick(self, id: str) -> None:
         """Mark a row."""
-        self._send_msg({"do": "pick", "id": id})
+        self.tell({"do": "pick", "id": id})
 
-    def _whole(self) -> dict[str, Any]:
+    def whole(self) -> dict[str, Any]:
         return {"do": "reset", "rows": list(self._rows.values()), "more": self._more, "note": self._note}
 
-    async def _handle_msg(self, data: dict[str, Any]) -> None:  # type: ignore[override]  # Panel awaits it
-        name = str(data.get("ask", ""))
-        if name == "ready":  # a browser begins to listen: what was said before went unheard
-            self._send_msg(self._whole())
-        elif self._asked is not None:
+    async def heard(self, name: str, data: dict[str, Any]) -> None:
+        if self._asked is not None:
             await self._asked(name, data)

@@ -26,6 +26,7 @@ from workbench import theme
 from workbench.client import AsyncClient
 from workbench.client_models import order_of
 from workbench.views.base import explained
+from workbench.views.live_part import LiveTiles
 from workbench.views.live_rows import LiveRows
 from workbench.views.model_details import Details
 from workbench.views.model_figures import Figures, figures_of
@@ -72,7 +73,7 @@ class ModelLive(pn.viewable.Viewer):
         self._head = words("", self.look)
         self._problem = words("", self.look, visible=False)
         self._pulse = LiveRows(self.look, columns=PULSE, caption="State of the model", bare=True, placeholder="")
-        self._tiles = words('<div class="tiles"></div>', self.look)
+        self._tiles = LiveTiles(self.look)
         self.trading = Trading(client, model_id, self.look, self.locked)
         self.log = Log(client, model_id, self.look)
         self.calls = Calls(client, model_id, self.look)
@@ -326,12 +327,7 @@ class ModelLive(pn.viewable.Viewer):
             self._pulse.put([pulse])
 
     def _show_tiles(self, figures: Figures) -> None:
-        tiles = figures.tiles(self.model.orders if self.model else 0)
-        text = '<div class="tiles">' + "".join(
-            f'<div class="tile"><span>{escape(name)}</span><b class="{tone}">{escape(value)}</b></div>'
-            for name, value, tone in tiles) + "</div>"
-        if self._tiles.object != text:
-            self._tiles.object = text
+        self._tiles.show(figures.tiles(self.model.orders if self.model else 0))
 
 
 def _told(task: asyncio.Task[None]) -> None:

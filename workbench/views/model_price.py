@@ -17,7 +17,7 @@ from engine.plots import live as pictures
 from engine.plots.render import Drawing, draw, span_of
 from engine.plots.style import Style
 from workbench.client import AsyncClient
-from workbench.views.drawing import beside
+from workbench.views.drawing import beside, few
 from workbench.views.zoom import SETTLE_MS, Zoom
 
 log = logging.getLogger("workbench.pages")
@@ -66,11 +66,6 @@ def mark_of(order: Order) -> dict[str, Any] | None:
     amount = f"{order.size:g}" if order.size is not None else f"{order.funds:g} {currency_of(order.symbol)}".strip()
     return {"id": order.id, "time": times.micros(order.executed_at or order.at), "price": float(price),
             "side": order.side, "amount": amount, "note": order.annotation or "", "status": order.status or ""}
-
-
-def _few(columns: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
-    """Few rows as lists, which travel within the message: an array costs two messages of its own for every column."""
-    return {name: list(values) if values.dtype.kind == "M" else values.tolist() for name, values in columns.items()}
 
 
 class PriceChart:
@@ -247,10 +242,10 @@ class PriceChart:
             for label, columns in pictures.marks(fresh).items():
                 if len(columns["time"]):
                     source = self._drawing.sources[label]
-                    source.stream(_few({name: columns[name] for name in source.data}),
+                    source.stream(few({name: columns[name] for name in source.data}),
                                   pictures.MARKS if label != "notes" else pictures.NOTES)
             if self._dataset is None:
-                self._drawing.sources["line"].stream(_few(pictures.path(fresh)), pictures.MARKS)
+                self._drawing.sources["line"].stream(few(pictures.path(fresh)), pictures.MARKS)
         else:
             for label, columns in pictures.marks(self._sorted()).items():
                 self._drawing.fill(label, columns)

@@ -18,7 +18,7 @@ from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.client_models import Rows
 from workbench.views.base import MARKUP_CSS
-from workbench.views.drawing import beside
+from workbench.views.drawing import beside, grow
 from workbench.views.live_rows import LiveRows, sheet
 from workbench.views.model_figures import Figures, curve_of, positions_of
 from workbench.views.model_price import Locked, PriceChart
@@ -278,10 +278,8 @@ class Trading:
             self._curves[:] = [pn.pane.Bokeh(figure, sizing_mode="stretch_width", margin=0)]
         elif self._profit:
             for drawing in self._profit:
-                for label, source in drawing.sources.items():
-                    if not all(np.array_equal(source.data[name], made.columns[name]) for name in source.data
-                               if name in made.columns):
-                        drawing.fill(label, made.columns)
+                for label in drawing.sources:
+                    grow(drawing, label, made.columns)
 
     def _charts(self, columns: dict[str, np.ndarray], currency: str) -> list[Drawing]:
         drawings = [draw(pictures.profit(columns, self._look, currency=currency), self._look),

@@ -63,7 +63,7 @@ def number(value: float, digits: int = 2) -> str:
     """Thousands separated, true minus sign, infinity as ∞."""
     if value in (float("inf"), float("-inf")):
         return "∞" if value > 0 else "−∞"
-    return f"{value:,.{digits}f}".replace("-", "−")
+    return f"{value:z,.{digits}f}".replace("-", "−")
 
 
 def shown(metric: Metric, value: float | None, currency: str = "") -> tuple[str, str]:

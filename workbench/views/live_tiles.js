@@ -1,0 +1,26 @@
+// Figures on top of a page: a change costs one message with the figures, and nothing is drawn anew that stays.
+
+const element = (name, kind, text) => {
+  const made = document.createElement(name);
+  made.className = kind;
+  made.textContent = text;
+  return made;
+};
+
+export function render({ model, el, view }) {
+  const tiles = document.createElement("div");
+  tiles.className = "tiles";
+  el.append(tiles);
+  model.on("msg:custom", (event) => {
+    const said = JSON.parse(event.data ?? event);
+    tiles.replaceChildren(...said.tiles.map(([name, value, tone]) => {
+      const tile = element("div", "tile", "");
+      tile.append(element("span", "", name), element("b", tone, value));
+      return tile;
+    }));
+  });
+  setTimeout(() => {  // as in live_rows.js
+    view.model.document?.create_json_patch([]);
+    model.send_msg({ ask: "ready" });
+  }, 0);
+}
