@@ -2,8 +2,9 @@
 
     no_heartbeat   seconds since the model was last heard of; a model that said it has stopped is not missed
     no_data        seconds since its last order, metric, result … (anything but log lines)
+                   (both count from the server's start at the earliest: before that nobody could be heard)
     error_rate     error lines in its log within `window` seconds
-    order_rejects  orders rejected within `window` seconds
+    order_rejects  orders rejected within `window` seconds, whenever they were placed
     drawdown       how far its profit lies below its highest, in its currency (of several: the furthest)
     daily_loss     how far its profit lies below that of the last midnight (UTC)
 
@@ -80,8 +81,10 @@ class Rules:
         self._events = events
         self._profit = profit
         self._task: asyncio.Task[None] | None = None
+        self._listening = 0
 
     async def start(self) -> None:
+        self._listening = times.micros(times.now())
         self._task = asyncio.create_task(self._look(), name="rules")
 
     async def close(self) -> None:
@@ -170,8 +173,16 @@ class Rules:
                 if rule.model:
                     query = query.where(models.c.id == rule.model)
                 for model in connection.execute(query).all():
-                    value = value_of(connection, rule.condition, model, at, rule.params, figures.get(model.id))
-                    found.append((rule, model.id, known.get((rule.id, model.id)), value))
+                    state, mine = known.pop((rule.id, model.id), None), figures.get(model.id)
+                    if rule.condition in PROFIT and mine is None and self._profit is not None:
+                        continue  # it is known at the next look
+                    # Who is known to be silent stays so: that the server was away as well does not end it.
+                    firing = state is not None and state.state == "firing"
+                    value = value_of(connection, rule.condition, model, at, rule.params, mine,
+                                     0 if firing else self._listening)
+                    found.append((rule, model.id, state, value))
+                # of models that are no more
+                found += [(rule, gone, known.pop((rule.id, gone)), None) for of, gone in list(known) if of == rule.id]
             return found
 
         steps = [step for each in await self._db.read(measure) if (step := _step(*each, at)) is not None]

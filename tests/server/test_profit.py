@@ -322,3 +322,24 @@ async def test_rules_watch_the_computed_profit(desk: Desk) -> None:
     assert not await fired("daily_loss")
     await desk.say(order(5, "buy", 1, 100), order(6, "sell", 1, 65))
     await until(lambda: fired("daily_loss"))
+
+
+async def test_a_restart_does_not_end_what_the_profit_fires(desk: Desk) -> None:
+    """The figures are not there at the first look of another life."""
+    rules = Rules(db=desk.db, events=desk.events, profit=desk.profit)
+    await rules.create("drawdown", "drawdown", 20)
+    await desk.say(order(1, "buy", 1, 100), order(2, "sell", 1, 75))
+
+    async def fired() -> bool:
+        await rules.evaluate()
+        return bool(await desk.events.page("rules"))
+
+    await until(fired)
+    profit = desk.another()
+    await profit.start()
+    again = Rules(db=desk.db, events=desk.events, profit=profit)
+    await again.evaluate()
+    await until(lambda: profit.known("bot")[1])
+    await again.evaluate()
+    assert [event.type for event in await desk.events.page("rules")] == ["firing"]
+    await profit.close()

@@ -6,9 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from engine import times
-from engine.activity import Entry, Lifecycle, LogLine, OrderPlaced, PnlSeries
+from engine.activity import Entry, Lifecycle, LogLine, OrderChange, OrderPlaced, PnlSeries
 from engine.errors import Invalid
 from engine.model import Principal
 from server.services.activity import Activity
@@ -16,6 +17,8 @@ from server.services.rules import Rules
 from server.services.users import Users
 from server.store.database import Database
 from server.store.events import EventLog
+from server.store.tables import events
+from server.store.tables.activity import models, orders
 from tests.harness import running_server
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +142,66 @@ async def test_a_restart_neither_forgets_nor_repeats(database: Database) -> None
     assert await third.look(80) == ["firing"] and await third.look(1) == ["firing", "resolved"]
     await again.activity.close()
     await third.activity.close()
+
+
+async def test_while_the_server_was_away_nobody_was_silent(database: Database) -> None:
+    """But who was known to be silent stays so."""
+    desk = await desk_of(database)
+    await desk.say(Lifecycle(model="other", running=True))
+    await desk.rules.create("silent", "no_heartbeat", 60, cooldown=0, model="bot")
+    await desk.look(61)
+    await desk.rules.create("others", "no_heartbeat", 60, cooldown=0, model="other")
+    await desk.rules.create("no data", "no_data", 60, cooldown=0, model="other")
+    hour = 3600 * times.SECOND
+    await database.write(lambda connection: connection.execute(update(models).values(heard_at=desk.now - hour)))
+    await database.write(lambda connection: connection.execute(update(events).values(at=desk.now - hour)))
+    again = Desk(database)
+    await again.rules.start()  # looks at once
+    await again.rules.close()
+    again.now = desk.now
+    assert await again.look(30) == ["firing"]
+    assert await again.look(100) == ["firing"] * 3, "it had its time to speak"
+    await desk.activity.close()
+    await again.activity.close()
+
+
+async def test_an_order_turned_down_long_after_it_was_placed(database: Database) -> None:
+    desk = await desk_of(database)
+    await desk.rules.create("rejects", "order_rejects", 0, window=60, cooldown=0)
+    await desk.say(order("1"), order("2"), order("3", "rejected"))
+    await database.write(lambda connection: connection.execute(update(orders).values(received_at=0)))
+    await database.write(lambda connection: connection.execute(update(events).values(at=0)))
+    assert await desk.look(1) == []
+    await desk.say(OrderChange(model="bot", id="1", changes={"status": "Rejected"}))
+    assert await desk.look(2) == ["firing"]
+    await desk.say(OrderChange(model="bot", id="1", changes={"status": "filled"}))
+    assert await desk.look(3) == ["firing", "resolved"], "its last word counts"
+    await desk.activity.close()
+
+
+async def test_a_busy_log_is_counted_to_its_window(database: Database) -> None:
+    desk = await desk_of(database)
+    await desk.rules.create("errors", "error_rate", 450, window=60)
+    await desk.say(*(LogLine(model="bot", line="x", type="error" if number % 2 else "info") for number in range(900)))
+    assert await desk.look(1) == []
+    await desk.say(LogLine(model="bot", line="x", type="error"))
+    [firing] = [await desk.look(2)]
+    assert firing == ["firing"] and (await desk.rules.firings())[0].value == 451.0
+    await desk.activity.close()
+
+
+async def test_what_a_model_fired_ends_with_it(database: Database) -> None:
+    desk = await desk_of(database)
+    rule = await desk.rules.create("silent", "no_heartbeat", 60, model="bot", cooldown=0)
+    assert await desk.look(61) == ["firing"]
+    await desk.activity.delete_model("bot")
+    assert await desk.look(62) == ["firing", "resolved"] and await desk.look(63) == ["firing", "resolved"]
+    [firing] = await desk.rules.firings(rule=rule.id)
+    assert firing.resolved_at is not None
+    await desk.say(Lifecycle(model="bot", running=True))
+    desk.now = times.micros(times.now())
+    assert await desk.look(61) == ["firing", "resolved", "firing"], "another of its name"
+    await desk.activity.close()
 
 
 async def test_there_are_no_other_conditions(database: Database) -> None:
