@@ -56,7 +56,7 @@ class LiveTiles(LivePart):
         super().__init__(css=colours(look), **params)
         self.tiles: list[tuple[str, str, str]] = []
 
-    def show(self, tiles: Sequence[tuple[str, str, str]]) -> None:
+    def put(self, tiles: Sequence[tuple[str, str, str]]) -> None:
         """Replace them."""
         if list(tiles) != self.tiles:
             self.tiles = list(tiles)

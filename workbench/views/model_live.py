@@ -327,7 +327,7 @@ class ModelLive(pn.viewable.Viewer):
             self._pulse.put([pulse])
 
     def _show_tiles(self, figures: Figures) -> None:
-        self._tiles.show(figures.tiles(self.model.orders if self.model else 0))
+        self._tiles.put(figures.tiles(self.model.orders if self.model else 0))
 
 
 def _told(task: asyncio.Task[None]) -> None:
