@@ -25,7 +25,8 @@ from typing import Any, Final
 from engine.errors import Invalid, TooLarge
 
 __all__ = [
-    "Archive", "ArchiveFile", "Difference", "Limits", "difference", "digest", "inspect", "pack", "read_text", "unpack",
+    "Archive", "ArchiveFile", "Difference", "Limits", "difference", "digest", "inspect", "pack", "read_text", "stored",
+    "unpack",
 ]
 
 ROOT: Final = "model"
@@ -90,6 +91,11 @@ def digest(path: Path) -> str:
     """sha256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stored(data_dir: Path, sha256: str) -> Path:
+    """Where an archive of this content lies in a data directory."""
+    return data_dir / "archives" / sha256[:2] / f"{sha256}.zip"
 
 
 def inspect(path: Path, limits: Limits = Limits(), *, name: str = "") -> Archive:

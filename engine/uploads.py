@@ -116,7 +116,7 @@ def register(folder: Path, version: str, uploaded: Path, file: str, sha256: str)
     names = []
     for each in found:
         name = f"{PREFIX}{version}" + (f".{each['name']}" if len(found) > 1 else "")
-        about = {"name": name, "archive": str(uploaded), "file": file, "sha256": sha256,
+        about = {"name": name, "file": file, "sha256": sha256,
                  "strategy": each | {"name": name, "title": each["title"], "function": each["name"]}}
         part = folder / f".{name}.part"
         part.write_bytes(orjson.dumps(about))
@@ -149,8 +149,8 @@ def find(name: str, folder: Path) -> UploadedStrategy:
         name=name, title=told["title"], doc=told["doc"], step=_nothing, scope=told["scope"], speeds=("python",),
         parameters=tuple(_parameter(each) for each in told["parameters"]),
         indicators=tuple(Indicator(**each) for each in told["indicators"]), tags=("uploaded",),
-        warm_up=lambda params: int(told.get("warm_up") or 0), uploaded=Path(about["archive"]), file=about["file"],
-        function=told["function"], sha256=about["sha256"])
+        warm_up=lambda params: int(told.get("warm_up") or 0), file=about["file"], function=told["function"],
+        uploaded=archive.stored(folder.parent, about["sha256"]), sha256=about["sha256"])
 
 
 def _parameter(told: Mapping[str, Any]) -> Parameter:

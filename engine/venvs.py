@@ -22,7 +22,7 @@ from typing import Final
 
 from engine.errors import Invalid, WorkbenchError
 
-__all__ = ["Environment", "Venvs", "interpreters", "own_python"]
+__all__ = ["Environment", "Venvs", "interpreter", "interpreters", "own_python"]
 
 OLDEST: Final = (3, 8)
 INSTALL_TIMEOUT: Final = 1800.0
@@ -50,6 +50,20 @@ def interpreters() -> Mapping[str, Path]:
             if name not in found and (path := shutil.which(f"python{name}", path=place)) and _says(path) == name:
                 found[name] = Path(os.path.realpath(path))
     return found
+
+
+def interpreter(version: str) -> Path:
+    """The interpreter for a version such as "3.11"; "" is this one. Raises `Invalid` (field "pythonVersion") for a
+    version that is not installed."""
+    known = interpreters()
+    if not version:
+        return next(iter(known.values()))
+    match = _VERSION.fullmatch(version)
+    name = f"{match[1]}.{match[2]}" if match else version
+    if name not in known:
+        raise Invalid(f"Python {version[:20]} is not installed on the machine that runs models",
+                      field="pythonVersion", remedy="choose one of " + ", ".join(sorted(known, key=_order)))
+    return known[name]
 
 
 def own_python() -> Path:
@@ -89,7 +103,7 @@ class Venvs:
         `say` hears every line of the installation. Raises `Invalid` (field "pythonVersion") for a version that is not
         installed, `WorkbenchError` when the installation fails; nothing is kept of a failed one.
         """
-        python = self._interpreter(version)
+        python = interpreter(version)
         wanted = _completed(requirements)
         name = hashlib.sha256(f"{python}\n{os.path.getmtime(python)}\n{wanted}".encode()).hexdigest()[:24]
         folder = self._folder / name
@@ -107,17 +121,6 @@ class Venvs:
         if not cached:
             self._tidy(keep=name)
         return Environment(python=folder / "bin" / "python", folder=folder, cached=cached)
-
-    def _interpreter(self, version: str) -> Path:
-        known = interpreters()
-        if not version:
-            return next(iter(known.values()))
-        match = _VERSION.fullmatch(version)
-        name = f"{match[1]}.{match[2]}" if match else version
-        if name not in known:
-            raise Invalid(f"Python {version[:20]} is not installed on the machine that runs models",
-                          field="pythonVersion", remedy="choose one of " + ", ".join(sorted(known, key=_order)))
-        return known[name]
 
     def _make(self, python: Path, folder: Path, requirements: str, say: Say, stopped: Callable[[], bool]) -> None:
         uv = _uv()

@@ -140,8 +140,11 @@ class Server:
         """Take up the models that should run, here or when this server has the lease: they are told where it is."""
         services = self.services
         environment = ModelEnvironment(users=services.users, activity=services.activity,
-                                       url=self.local_url if self.port else "")
+                                       url=self.config.public_url or (self.local_url if self.port else ""))
         services.deployments.lives.environment = environment.given
+        if services.hosts is not None and not self.config.public_url and self.config.loopback:
+            log.warning("models on other machines do not find this server: set --public-url", extra={"facts": {
+                "url": self.url}})
 
         async def begin() -> None:
             await environment.start()

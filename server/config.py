@@ -140,6 +140,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(name="max_upload", kind="size", default=2**30, low=1024, help="largest upload of candles or files"),
     Setting(name="origins", kind="list", default=(),
             help="further origins whose pages may use the API, separated by commas: https://desk.example"),
+    Setting(name="public_url", kind="text", default="",
+            help="address under which models on other machines find the server: https://desk.example; empty: where it "
+                 "listens"),
     Setting(name="notice_networks", kind="list", default=(),
             help="link-local or metadata networks that notices may go to all the same: 169.254.10.0/24"),
     Setting(name="trust_proxy", kind="switch", default=False,
@@ -186,6 +189,7 @@ class Config:
     max_body: int = 8 * 2**20
     max_upload: int = 2**30
     origins: tuple[str, ...] = ()
+    public_url: str = ""
     notice_networks: tuple[str, ...] = ()
     trust_proxy: bool = False
     session_days: float = 14.0
@@ -212,6 +216,9 @@ class Config:
             if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", origin):
                 problems.append(Problem("origins", f"{origin!r} is not an origin", "write https://host or "
                                         "http://host:port, without a path"))
+        if self.public_url and not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*[^/\s?#])?", self.public_url):
+            problems.append(Problem("public_url", f"{self.public_url!r} is not an address", "write https://host or "
+                                    "http://host:port/path, without a slash at its end"))
         if problems:
             raise Invalid("the settings are not valid", problems=problems)
 

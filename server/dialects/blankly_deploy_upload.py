@@ -16,6 +16,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from engine.errors import TooLarge
 from server.dialects.blankly_body import Fields, parse
 from server.dialects.failures import Malformed
+from server.services.versions import UPLOAD
 
 __all__ = ["Upload", "take_apart"]
 
@@ -131,7 +132,7 @@ class _Parts:
         if self.path is not None:
             raise Malformed("the body has more than one file", field=PART, remedy="send one archive")
         self.name = options.get(b"filename", b"").decode("utf-8", "replace")
-        made = NamedTemporaryFile(dir=self.folder, prefix=".upload-", delete=False)  # noqa: SIM115  closed in close
+        made = NamedTemporaryFile(dir=self.folder, prefix=UPLOAD, delete=False)  # noqa: SIM115  closed in close
         self._file, self.path = made, Path(made.name)
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:

@@ -23,6 +23,7 @@ from server.dialects.base import BaseHandler
 from server.dialects.native_runs import run_json
 from server.dialects.routes import Answer, Path, Query, Route
 from server.services import Services
+from server.services.versions import UPLOAD
 
 __all__ = ["deployment_json", "routes", "version_json"]
 
@@ -183,7 +184,7 @@ def _spooled(body: Any, data_dir: FilePath) -> FilePath:
     folder = data_dir.absolute() / "archives"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     body.seek(0)
-    with NamedTemporaryFile(dir=folder, prefix=".upload-", delete=False) as file:
+    with NamedTemporaryFile(dir=folder, prefix=UPLOAD, delete=False) as file:
         try:
             while chunk := body.read(2**20):
                 file.write(chunk)

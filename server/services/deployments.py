@@ -86,6 +86,7 @@ class Deployments:
                 change_state(connection, self._events, row.id, "failed", "running", error="server restarted")
 
         await self._db.write(work)
+        await self.versions.sweep()
         await self.look()
 
     async def look(self) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,9 +110,8 @@ class Keys:
                 with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                     file.write(Fernet.generate_key() + b"\n")
                 try:
-                    os.link(partial, self._path)  # the first one wins
-                except FileExistsError:
-                    pass
+                    with suppress(FileExistsError):  # the first one wins
+                        os.link(partial, self._path)
                 finally:
                     partial.unlink()
             try:

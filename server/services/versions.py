@@ -9,13 +9,15 @@ import asyncio
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, insert, select
 
-from engine import archive, times
+from engine import archive, times, venvs
 from engine.archive import Archive, Difference
 from engine.deployment import Version
 from engine.errors import Invalid, NotFound, WorkbenchError
@@ -25,18 +27,26 @@ from server.store.events import EventLog
 from server.store.tables.activity import models
 from server.store.tables.deployments import versions
 
-__all__ = ["Versions", "version_of"]
+__all__ = ["UPLOAD", "Versions", "version_of"]
 
 MAX_VERSIONS: Final = 1000
+UPLOAD: Final = ".upload-"
+"""How the files begin that hold an upload on its way."""
+
+LEFT: Final = 600.0  # seconds without news after which an upload is none any more
 
 
 class Versions:
-    """All versions of all models. Raises the engine's errors; `NotFound` for an unknown id throughout."""
+    """All versions of all models. Raises the engine's errors; `NotFound` for an unknown id throughout.
 
-    def __init__(self, *, db: Database, events: EventLog, data_dir: Path) -> None:
+    elsewhere: models run on other machines, whose versions of Python nobody knows here.
+    """
+
+    def __init__(self, *, db: Database, events: EventLog, data_dir: Path, elsewhere: bool = False) -> None:
         self._db = db
+        self._elsewhere = elsewhere
+        self._data_dir = data_dir.absolute()
         self._events = events
-        self._folder = data_dir.absolute() / "archives"
         self._uploads = data_dir.absolute() / "uploads"
         self._keeping = asyncio.Lock()  # between an archive and the row that names it nothing is tidied
 
@@ -47,6 +57,8 @@ class Versions:
         text_up_to(description, "versionDescription", 20_000)
         if len(python) > 16:
             raise Invalid("this is no version of Python", field="pythonVersion", remedy="write it like 3.11")
+        if python and not self._elsewhere:
+            await asyncio.to_thread(venvs.interpreter, python)
         about = await asyncio.to_thread(archive.inspect, upload, name=file)
         try:
             async with self._keeping:
@@ -57,6 +69,16 @@ class Versions:
             raise
         await asyncio.to_thread(self._register, made)
         return made, about
+
+    async def sweep(self) -> None:
+        """Remove what uploads left that were cut off, by the end of a server too."""
+        def work() -> None:
+            for path in self._data_dir.glob(f"{UPLOAD}*"):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > LEFT:
+                        path.unlink()
+
+        await asyncio.to_thread(work)
 
     def _register(self, version: Version) -> None:
         """Make what the script makes with `workbench.strategy` known to backtests and sweeps."""
@@ -139,7 +161,7 @@ class Versions:
 
     def path_of(self, sha256: str) -> Path:
         """Where the archive of this content lies."""
-        return self._folder / sha256[:2] / f"{sha256}.zip"
+        return archive.stored(self._data_dir, sha256)
 
     async def list(self, model: str) -> list[Version]:
         """All versions of a model, newest first."""

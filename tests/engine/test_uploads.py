@@ -54,9 +54,13 @@ def store(folder: Path, n: int = 300) -> CandleStore:
 
 
 def register(folder: Path, source: str, version: str = "abcdef0123456789") -> list[str]:
-    archive.pack({"bot.py": source.encode()}, folder / "model.zip")
-    target = folder / "model.zip"
-    return uploads.register(uploads.uploads_of(folder / "candles"), version, target, target.name, "f" * 64)
+    packed = folder / "model.zip"
+    archive.pack({"bot.py": source.encode()}, packed)
+    sha256 = archive.digest(packed)
+    target = archive.stored(folder, sha256)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    packed.rename(target)
+    return uploads.register(uploads.uploads_of(folder / "candles"), version, target, packed.name, sha256)
 
 
 def test_an_uploaded_strategy_backtests_and_sweeps_like_the_engines_own(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_loopback_by_any_name(host: str) -> None:
     ("port", "x"), ("port", "70000"), ("port", "-1"), ("rate_limit", "-1"), ("rate_limit", "1.5"),
     ("log_level", "loud"), ("demo", "perhaps"), ("max_body", "lots"), ("session_days", "nan"), ("token", "short"),
     ("token", "with space in it"), ("origins", "desk.example"), ("origins", "https://a.example/path"),
+    ("public_url", "desk.example"), ("public_url", "https://desk.example/"),
 ])
 def test_a_wrong_value_names_its_setting(name: str, value: str) -> None:
     with pytest.raises(Invalid) as refused:

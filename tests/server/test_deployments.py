@@ -1,6 +1,7 @@
 """Uploaded models through the service: versions, lives, restarts, backtests, kills. Real processes in real boxes."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from engine.errors import Invalid, NotFound
 from engine.model import Run
 from server.config import Config
 from server.services import Services
+from server.services.versions import UPLOAD
 from tests.harness import until
 
 pytestmark = pytest.mark.anyio
@@ -116,6 +118,27 @@ async def test_versions_are_numbered_and_stored_once(house: House) -> None:
     with pytest.raises(NotFound):
         await house.versions.get(first.id, model=other)
     assert [data["number"] for data in await house.told(f"model/{model}", "version")] == [1, 2, 3]
+
+
+async def test_a_python_that_is_not_installed_is_refused_before_anything_is_kept(house: House) -> None:
+    model = await house.model()
+    path = house.folder / "upload"
+    archive.pack({"bot.py": b"print(1)"}, path)
+    with pytest.raises(Invalid, match=r"Python 3\.99 is not installed") as caught:
+        await house.versions.add(model, path, python="3.99")
+    assert caught.value.problems[0].field == "pythonVersion"
+    assert await house.versions.list(model) == [] and not (house.folder / "data/archives").exists()
+    await house.versions.add(model, path, python="3.11")
+
+
+async def test_what_uploads_left_that_were_cut_off_is_swept_away_at_the_start(house: House) -> None:
+    old, new = (house.folder / "data" / f"{UPLOAD}{name}" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half an archi")
+    os.utime(old, (0, 0))
+    await house.close()
+    await house.open()
+    assert not old.exists() and new.exists(), "another server may be busy with the new one"
 
 
 async def test_a_live_model_runs_until_it_is_stopped(house: House) -> None:

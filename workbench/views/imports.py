@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from html import escape
 from typing import Any, Final
@@ -311,9 +312,8 @@ class KeyPanel:
 
     async def _removed(self, name: str, _event: Any) -> None:
         try:
-            await self._client.remove_exchange_key(name)
-        except NotFound:
-            pass  # somebody else removed it
+            with suppress(NotFound):  # somebody else removed it
+                await self._client.remove_exchange_key(name)
         except WorkbenchError as error:
             self._complain(error)
             return
