@@ -41,7 +41,7 @@ def insert_events(connection: Connection, rows: Sequence[tuple[str, int, str, in
     """Insert events (stream, seq, type, at, data) inside a write; their ids, in the order of the rows."""
     raw = driver(connection)
     if connection.dialect.name == "sqlite":
-        _in_statements(raw.execute, "events", _EVENT, (), rows, "?")
+        _in_statements(raw.execute, "events", _EVENT, (), rows)
         last = raw.execute("SELECT last_insert_rowid()").fetchone()[0]
     else:
         # JSON holds no control characters as such, only backslashes that COPY would take for its own.
@@ -73,45 +73,44 @@ def find_rows(connection: Connection, table: Table, keys: Collection[tuple[str, 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
     """Insert whole rows, in the order of the table's columns, that are not there yet."""
-    if not rows:
+    if connection.dialect.name == "sqlite" or len(rows) <= _FEW:
+        _put(connection, table, rows, ())
         return
-    raw = driver(connection)
-    if connection.dialect.name == "sqlite":
-        _in_statements(raw.execute, table.name, _columns(table), (), rows, "?")
-        return
-    with raw.cursor() as cursor:
-        if len(rows) <= _FEW:
-            _in_statements(cursor.execute, table.name, _columns(table), (), rows, "%s")
-            return
-        with cursor.copy(f'COPY "{table.name}" ({", ".join(_names(table))}) FROM STDIN') as copy:
-            for row in rows:
-                copy.write_row(row)
+    with driver(connection).cursor() as cursor, cursor.copy(
+            f'COPY "{table.name}" ({", ".join(_names(table))}) FROM STDIN') as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 def upsert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
     """Insert whole rows, each with a key of its own, or put them in the place of those with the same key."""
-    keys = tuple(column.name for column in table.primary_key.columns)
+    _put(connection, table, rows, tuple(column.name for column in table.primary_key.columns))
+
+
+def _put(connection: Connection, table: Table, rows: Sequence[Sequence[Any]], keys: tuple[str, ...]) -> None:
     raw = driver(connection)
-    if connection.dialect.name == "sqlite":
-        _in_statements(raw.execute, table.name, _columns(table), keys, rows, "?")
+    columns = tuple(column.name for column in table.columns)
+    if not rows:
         return
-    with raw.cursor() as cursor:
-        _in_statements(cursor.execute, table.name, _columns(table), keys, rows, "%s")
+    if connection.dialect.name == "sqlite":
+        _in_statements(raw.execute, table.name, columns, keys, rows)
+        return
+    from psycopg import RawCursor  # takes $1 as it is: rewriting long statements takes longer than all else
+
+    with RawCursor(raw) as cursor:
+        _in_statements(cursor.execute, table.name, columns, keys, rows, "$")
 
 
 def _names(table: Table) -> list[str]:
     return [f'"{column.name}"' for column in table.columns]
 
 
-def _columns(table: Table) -> tuple[str, ...]:
-    return tuple(column.name for column in table.columns)
-
-
 def _in_statements(execute: Callable[..., Any], table: str, columns: tuple[str, ...], keys: tuple[str, ...],
-                   rows: Sequence[Sequence[Any]], place: str) -> None:
-    """Insert rows, as many in a statement as go; with `keys`, in the place of those that have the same."""
+                   rows: Sequence[Sequence[Any]], sign: str = "?") -> None:
+    """Insert rows, as many in a statement as go; with `keys`, in the place of those that have the same. sign: what
+    stands before the numbers of the driver's parameters."""
     for size, part in _parts(rows, len(columns)):
-        execute(_statement(table, columns, keys, size, place), list(chain.from_iterable(part)))
+        execute(_statement(table, columns, keys, size, sign), list(chain.from_iterable(part)))
 
 
 def _parts(rows: Sequence[Sequence[Any]], width: int) -> Iterator[tuple[int, Sequence[Sequence[Any]]]]:
@@ -124,10 +123,11 @@ def _parts(rows: Sequence[Sequence[Any]], width: int) -> Iterator[tuple[int, Seq
 
 
 @cache
-def _statement(table: str, columns: tuple[str, ...], keys: tuple[str, ...], size: int, place: str) -> str:
-    names = [f'"{name}"' for name in columns]
-    row = f"({', '.join([place] * len(columns))})"
-    statement = f'INSERT INTO "{table}" ({", ".join(names)}) VALUES {", ".join([row] * size)}'
+def _statement(table: str, columns: tuple[str, ...], keys: tuple[str, ...], size: int, sign: str) -> str:
+    names, width = [f'"{name}"' for name in columns], len(columns)
+    rows = [f"({', '.join(f'{sign}{number}' for number in range(first, first + width))})"
+            for first in range(1, size * width + 1, width)]
+    statement = f'INSERT INTO "{table}" ({", ".join(names)}) VALUES {", ".join(rows)}'
     if keys:
         changes = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in keys)
         statement += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
