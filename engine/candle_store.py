@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 _PART: Final = re.compile(r"(?:\d{4}(?:-\d{2})?|all)\.parquet")
 _LOCK_WAIT: Final = 60.0  # seconds
 _NO_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-                   errno.EMFILE, errno.ENFILE}
+                   errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EEXIST}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

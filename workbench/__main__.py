@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
         _database(each)
 
     doctor = command("doctor", "check Python, packages, disk, database, port, browser, workers")
-    doctor.add_argument("--port", type=int, default=argparse.SUPPRESS, help="port to check (default 8888)")
+    doctor.add_argument("--port", type=int, default=argparse.SUPPRESS, help="port to check (default: the server's)")
     doctor.add_argument("--quick", action="store_true", help="leave out what takes seconds")
     _database(doctor)
     doctor.set_defaults(run=commands.doctor)
@@ -120,7 +120,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _data_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", default=argparse.SUPPRESS, metavar="DIR",
-                         help="the data directory (default: WORKBENCH_DATA_DIR or .workbench)")
+                         help="the data directory (default: the server's: WORKBENCH_DATA_DIR, else WORKBENCH_CONFIG's, "
+                         "else .workbench)")
 
 
 def _database(command: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,8 +14,12 @@ from engine.errors import Conflict, Invalid, NotFound
 
 
 def data_dir(arguments: argparse.Namespace) -> Path:
-    """The data directory: the flag, else the environment, else `.workbench`."""
-    return Path(getattr(arguments, "data_dir", None) or os.environ.get("WORKBENCH_DATA_DIR") or ".workbench")
+    """The data directory: the flag, else what the server's settings say (environment, file, `.workbench`)."""
+    if given := getattr(arguments, "data_dir", None):
+        return Path(given)
+    from workbench import mount
+
+    return mount.config_of(argparse.Namespace()).data_dir
 
 
 def table(rows: Iterable[Sequence[object]], heads: Sequence[str], right: Sequence[int] = ()) -> str:
@@ -191,7 +194,7 @@ def backtest(arguments: argparse.Namespace) -> int:
     from workbench.connecting import connect
     from workbench.runs import RunFailed
 
-    with connect(arguments.url, arguments.token, data_dir=getattr(arguments, "data_dir", None), demo=False) as client:
+    with connect(arguments.url, arguments.token, data_dir=data_dir(arguments), demo=False) as client:
         try:
             run = client.backtest(arguments.strategy, markets, name=arguments.name, tags=arguments.tag, **words)
         except RunFailed as failed:
@@ -342,4 +345,4 @@ def doctor(arguments: argparse.Namespace) -> int:
     """`workbench doctor`."""
     from workbench.doctor import examine
 
-    return examine(arguments, data_dir(arguments))
+    return examine(arguments)

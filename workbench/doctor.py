@@ -20,12 +20,10 @@ NEEDED: Final = ("tornado", "sqlalchemy", "numpy", "numba", "pandas", "pyarrow",
 LEAST_DISK: Final = 500 * 2**20
 
 
-def examine(arguments: argparse.Namespace, folder: Path) -> int:
+def examine(arguments: argparse.Namespace) -> int:
     """Print one line a check; status 1 when something is bad."""
     worst = 0
-    port = getattr(arguments, "port", None) or int(os.environ.get("WORKBENCH_PORT") or 8888)
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _packages, lambda: _folder(folder), lambda: _database(arguments), lambda: _port(port), _browser]
+    checks: list[Callable[[], Iterator[Finding]]] = [_python, _packages, lambda: _settings(arguments), _browser]
     if not arguments.quick:
         checks.append(_workers)
     for check in checks:
@@ -52,6 +50,20 @@ def _packages() -> Iterator[Finding]:
         yield "bad", f"packages are missing: {', '.join(missing)}", "install them with: make venv"
     else:
         yield "ok", f"{len(NEEDED)} packages are installed", ""
+
+
+def _settings(arguments: argparse.Namespace) -> Iterator[Finding]:
+    """What the server would start with, and what hangs on it."""
+    from workbench import mount
+
+    try:
+        config = mount.config_of(arguments)
+    except WorkbenchError as error:
+        yield from (("bad", f"{problem.field}: {problem.message}", problem.remedy) for problem in error.problems)
+        return
+    yield from _folder(config.data_dir)
+    yield from _database(arguments)
+    yield from _port(config.port)
 
 
 def _folder(folder: Path) -> Iterator[Finding]:

@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -128,12 +127,8 @@ def _open_browser(url: str) -> None:
 # -- what the command line does in a local data directory --------------------------------------------------------------
 
 
-def data_dir_of(arguments: argparse.Namespace) -> Path:
-    """The data directory that flags, environment and file name."""
-    return _config(arguments).data_dir
-
-
-def _config(arguments: argparse.Namespace) -> Any:
+def config_of(arguments: argparse.Namespace) -> Any:
+    """The settings that flags, environment and file name. Raises `Invalid`."""
     from server.config import Config
 
     return Config.from_arguments(arguments)
@@ -145,7 +140,7 @@ def local_tokens(arguments: argparse.Namespace, work: Callable[[Any], Awaitable[
     from server.store.database import Database
 
     async def run() -> T:
-        config = _config(arguments)
+        config = config_of(arguments)
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         db = Database(config.database)
         await db.open()
@@ -168,7 +163,7 @@ def local_subscribers(arguments: argparse.Namespace, work: Callable[[Any, Any], 
     from server.store.events import EventLog
 
     async def run() -> T:
-        config = _config(arguments)
+        config = config_of(arguments)
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with Database(config.database) as db:
             subscribers = Subscribers(db, Users(db))
@@ -184,7 +179,7 @@ def upgrade_database(arguments: argparse.Namespace) -> tuple[str | None, str]:
     """Bring the database to this version's tables; the revisions before and after."""
     from server.store.schema import upgrade
 
-    config = _config(arguments)
+    config = config_of(arguments)
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return upgrade(config.database)
 
@@ -194,7 +189,7 @@ def check_database(arguments: argparse.Namespace) -> str:
     from server.store.database import Database
 
     async def run() -> str:
-        db = Database(_config(arguments).database)
+        db = Database(config_of(arguments).database)
         await db.open(create=False)
         try:
             return repr(db)

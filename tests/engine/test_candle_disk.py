@@ -106,6 +106,13 @@ except Unavailable as error:
     assert store.write(bars(101)).added == 1
 
 
+@pytest.mark.parametrize("place", ["file", "file/candles"])
+def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(Unavailable, match="cannot be written"):
+        CandleStore(tmp_path / place).write(bars(3))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -115,7 +115,7 @@ def test_a_backtest_without_a_server(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_backtest_on_a_server_whose_token_lies_in_the_data_directory(folder: Path) -> None:
-    with ServerProcess(data_dir=folder) as server:
+    with ServerProcess("--workers", "1", data_dir=folder) as server:
         done = workbench("backtest", "buy_and_hold", "demo:IBM/USD", "--name", "from the shell", "--url", server.url,
                          "--data-dir", str(folder))
         assert done.returncode == 0, done.stderr
@@ -135,6 +135,30 @@ def test_a_closed_pipe_is_no_error(folder: Path) -> None:
     done = subprocess.run(f"{sys.executable} -m workbench candles export AAPL - --data-dir {folder} | head -1",
                           shell=True, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert done.stdout.startswith("start,") and done.stderr == ""
+
+
+def test_every_command_takes_the_data_directory_that_the_server_takes(tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "abc.csv").write_text(CSV)
+    (tmp_path / "workbench.toml").write_text(f'data_dir = "{tmp_path / "kept"}"\nport = 9\n')
+    monkeypatch.setenv("WORKBENCH_CONFIG", str(tmp_path / "workbench.toml"))
+    words = ["import", str(tmp_path / "abc.csv"), "--exchange", "x", "--asset", "ABC", "--currency", "USD"]
+    assert main(words) == main(["token", "create", "desk"]) == 0
+    assert (tmp_path / "kept" / "candles" / "x").is_dir() and (tmp_path / "kept" / "token").is_file()
+    assert main(["candles", "list"]) == 0 and "x:ABC/USD" in capsys.readouterr().out
+    assert main(["doctor", "--quick"]) == 0
+    told = capsys.readouterr().out
+    assert f"data directory {tmp_path / 'kept'}," in told and "port 9 is free" in told
+    monkeypatch.setenv("WORKBENCH_DATA_DIR", str(tmp_path / "other"))
+    assert main(words) == 0 and (tmp_path / "other" / "candles" / "x").is_dir()
+
+
+def test_the_doctor_names_wrong_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("WORKBENCH_PORT", "abc")
+    monkeypatch.setenv("WORKBENCH_RATE_LIMIT", "-1")
+    assert main(["doctor", "--quick"]) == 1
+    told = capsys.readouterr().out
+    assert "bad   port: 'abc' is not a whole number" in told and "bad   rate_limit" in told
 
 
 def test_doctor(folder: Path, capsys: pytest.CaptureFixture) -> None:
