@@ -317,8 +317,11 @@ class Deliveries:
                    "status": outcome.status, "error": outcome.error or None}
 
         def work(connection: Connection) -> None:
-            if connection.execute(update(deliveries).where(deliveries.c.id == row.id).values(values)).rowcount:
-                connection.execute(insert(attempts).values(attempt))  # unless its channel was deleted meanwhile
+            # Nothing, when its channel was deleted or the same attempt was written down meanwhile: on SQLite, where
+            # nobody claims, by a second server on the file.
+            same = (deliveries.c.id == row.id, deliveries.c.attempts == row.attempts)
+            if connection.execute(update(deliveries).where(*same).values(values)).rowcount:
+                connection.execute(insert(attempts).values(attempt))
 
         await self._db.write(work)
 

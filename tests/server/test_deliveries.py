@@ -22,7 +22,7 @@ from server.services.delivery_senders import Senders, Targets
 from server.services.notices import TOPICS
 from server.store.database import Database
 from server.store.events import EventLog
-from tests.harness import ServerProcess, running_server, until
+from tests.harness import ServerProcess, new_database, running_server, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")]
 ALERT = {"id": 7, "instrument": "STOCKS", "ticker": "AAPL", "duration_strategy": "short", "direction": "BUY",
@@ -37,6 +37,7 @@ class Receiver:
         self.requests: list[Any] = []
         self.statuses: list[int] = []
         self.headers = ""
+        self.held: list[Any] | None = None  # a list: what waits for `release`
         [self._socket] = bind_sockets(0, "127.0.0.1")
         self.port = self._socket.getsockname()[1]
         self._server = HTTPServer(self._answer)
@@ -48,6 +49,17 @@ class Receiver:
 
     def _answer(self, request: Any) -> None:
         self.requests.append(request)
+        if self.held is None:
+            self._finish(request)
+        else:
+            self.held.append(request)
+
+    def release(self) -> None:
+        held, self.held = self.held or [], None
+        for request in held:
+            self._finish(request)
+
+    def _finish(self, request: Any) -> None:
         status = self.statuses.pop(0) if self.statuses else 200
         request.connection.stream.write(
             f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{self.headers}\r\n".encode())
@@ -189,6 +201,22 @@ async def test_each_event_gets_into_the_outbox_once_whatever_stops_in_between(
     assert {told["data"]["ticker"] for told in receiver.bodies()} == {"A", "B", "C"}
 
 
+async def test_an_attempt_that_two_make_at_once_is_written_down_once(tmp_path: Path, receiver: Receiver,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite nobody claims a delivery: two services may send it, under one id for the receiver to tell."""
+    monkeypatch.setattr(outbox, "LOOK", 0.05)
+    receiver.held = []
+    async with (Database(new_database(tmp_path / "workbench.sqlite")) as database,
+                working(database, tmp_path) as (service, events), working(database, tmp_path)):
+        await service.create_channel("desk", "webhook", receiver.url, topics=["alert.working"])
+        await tell(database, events)
+        await until(lambda: len(receiver.requests) == 2)
+        receiver.release()
+        [delivery] = await state_of(service, "delivered")
+        assert delivery.attempts == len((await service.delivery(delivery.id)).tried) == 1
+    assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
+
+
 async def test_people_are_told_through_apprise(database: Database, tmp_path: Path, receiver: Receiver) -> None:
     async with working(database, tmp_path) as (service, events):
         channel, key = await service.create_channel("me", "apprise", f"json://user:s3cret@127.0.0.1:{receiver.port}/in/x",
@@ -283,7 +311,7 @@ async def test_over_the_api(tmp_path: Path, receiver: Receiver) -> None:
 async def test_kill_9_loses_no_notice(tmp_path: Path, receiver: Receiver) -> None:
     receiver.statuses = [503] * 2
     body = {"instrument": "STOCKS", "ticker": "AAPL", "durationStrategy": "long", "start": 10, "target": 12, "stop": 9}
-    process = ServerProcess("--rate-limit", "0", "--api-only", "--workers", "1", data_dir=tmp_path)
+    process = ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path, compute=False)
     await asyncio.to_thread(process.start)
     async with httpx.AsyncClient(base_url=process.url + "/workbench/api", headers=process.headers) as client:
         await client.post("/channels", json={"name": "desk", "kind": "webhook", "url": receiver.url})
