@@ -114,7 +114,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk() -> Iterator[Desk]:
-    with ServerProcess("--rate-limit", "0", "--workers", "0", "--api-only") as server:
+    with ServerProcess("--rate-limit", "0", "--api-only", compute=False) as server:
         made = Desk(server)
         yield made
         made.close()

@@ -180,7 +180,8 @@ async def test_what_fails_later_is_told_as_the_original_does(server: Any, client
 def test_a_server_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     """kill -9 twice in the middle; nothing is lost, nothing doubled, and the archive is still there."""
     CandleStore(tmp_path / "candles").write(MARKET)
-    server = ServerProcess("--api-only", "--rate-limit", "0", data_dir=tmp_path, env={"WORKBENCH_TOKEN": ""})
+    server = ServerProcess("--api-only", "--rate-limit", "0", data_dir=tmp_path, env={"WORKBENCH_TOKEN": ""},
+                           compute=False)
     last = int(MARKET.time[-1]) // 60_000_000
     with server, httpx.Client(timeout=30) as client:
         def post(path: str, body: dict[str, Any]) -> dict[str, Any]:

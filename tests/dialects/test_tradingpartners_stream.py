@@ -383,7 +383,7 @@ def test_kill_9_in_the_middle_of_a_life_loses_and_doubles_nothing(tmp_path: Path
     alert = 0
     body = {"instrument": "STOCKS", "ticker": "AAPL", "durationStrategy": "long", "start": 10, "target": 12, "stop": 9}
     steps: list[dict[str, Any]] = [{}, {"state": "onGoing"}, {"state": "closed", "exit": 12}]
-    server = ServerProcess("--rate-limit", "0", "--api-only", "--workers", "1", data_dir=tmp_path)
+    server = ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path, compute=False)
     for step in steps:
         server.start()
         with httpx.Client(base_url=server.url, headers=server.headers, timeout=20) as client:

@@ -19,7 +19,7 @@ from workbench import connecting, demo
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("client") / "data"
     demo.load_candles(folder)
-    with ServerProcess(data_dir=folder) as server:
+    with ServerProcess("--workers", "1", data_dir=folder) as server:
         yield server
 
 
