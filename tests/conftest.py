@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,15 +24,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL of this test session (`{}` in place of the database's name), on a Unix socket.
-
-    WORKBENCH_TEST_POSTGRESQL names one that runs already: postgresql://USER:PASSWORD@HOST/{}
-    """
-    if given := os.environ.get("WORKBENCH_TEST_POSTGRESQL"):
-        yield given
-        return
+@contextmanager
+def _postgres() -> Iterator[Any]:
+    """A new PostgreSQL that listens on a Unix socket: `start()`, `stop()`, `get_uri()`."""
     # The server runs as a user of its own when the tests run as root: its folder must not be below a private one.
     # Not pytest's own temporary folder, because the path of a Unix socket is at most about 100 characters long.
     folder = Path(tempfile.mkdtemp(prefix="workbench-pg-"))
@@ -53,10 +48,30 @@ def postgres_server() -> Iterator[str]:
     try:
         server.psql("ALTER SYSTEM SET fsync = off")  # durability of PostgreSQL is not ours to test
         server.psql("SELECT pg_reload_conf()")
-        yield server.get_uri().replace("/postgres?", "/{}?")
+        yield server
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL of this test session (`{}` in place of the database's name), on a Unix socket.
+
+    WORKBENCH_TEST_POSTGRESQL names one that runs already: postgresql://USER:PASSWORD@HOST/{}
+    """
+    if given := os.environ.get("WORKBENCH_TEST_POSTGRESQL"):
+        yield given
+        return
+    with _postgres() as server:
+        yield server.get_uri().replace("/postgres?", "/{}?")
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Any]:
+    """A PostgreSQL that a test may stop and start."""
+    with _postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
