@@ -34,6 +34,8 @@ DONE: Final = frozenset({"filled", "done", "closed", "executed", "complete", "co
 NEVER: Final = frozenset({"canceled", "cancelled", "rejected", "expired", "failed", "denied", "suspended", "error"})
 _DUST: Final = 1e-12
 """A rest below this part of what was traded is rounding: the position is flat."""
+_MOST: Final = 1e60
+"""What is more than this is no amount: everything computed of it would overflow."""
 BACK: Final = 64
 """Fills that a ledger can take back, to put a late or changed order in its place."""
 
@@ -292,6 +294,8 @@ def fill_of(order: Order, pair: Pair, price: float | None) -> Fill | Unpriced:
     if amount is None:
         assert order.funds is not None
         amount = order.funds / price
+    if not max(amount, amount * price) < _MOST:
+        return Unpriced(id=order.id, key=key, at=at, currency=pair.currency)
     quantity = amount if order.side == "buy" else -amount
     fee, paid_in = order.fee or 0.0, order.fee_currency.upper()
     if paid_in in ("", pair.currency.upper()):

@@ -17,7 +17,7 @@ _SPLIT: Final = re.compile(r"([A-Za-z0-9.]+)[/_-]([A-Za-z0-9]{3,6})(?::.*)?")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """`currency` is "?" when nobody says it."""
+    """`currency` is in capitals, "?" when nobody says it."""
 
     asset: str
     currency: str
@@ -27,10 +27,10 @@ def pair_of(symbol: str, currency: str = "") -> Pair:
     """BTC-USD, BTC/USD, BTC_USD, BTC/USDT:USDT, BTCUSDT; anything else is an asset in `currency` (else "?")."""
     split = _SPLIT.fullmatch(symbol)
     if split:
-        return Pair(split[1], split[2])
+        return Pair(split[1], split[2].upper())
     for quote in QUOTES:
         if symbol.upper().endswith(quote) and len(symbol) >= len(quote) + 2:
-            return Pair(symbol[:-len(quote)], symbol[-len(quote):])
+            return Pair(symbol[:-len(quote)], quote)
     return Pair(symbol, currency or "?")
 
 

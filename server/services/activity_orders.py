@@ -11,6 +11,7 @@ from engine import times
 from engine.activity import Order, OrderPlaced
 from engine.errors import Invalid
 from server.services.activity_values import (
+    LARGEST,
     Clock,
     number_at_least,
     one_line,
@@ -198,6 +199,6 @@ def _side(side: Any) -> str:
 
 
 def _finite(value: Any, field: str) -> float:
-    if type(value) not in (int, float) or not -1e300 < value < 1e300:
+    if type(value) not in (int, float) or not -LARGEST < value < LARGEST:
         raise Invalid("this is not a number", field=field, remedy="use a finite number")
     return float(value)

@@ -9,12 +9,13 @@ from engine import times
 from engine.errors import Invalid
 from server.store.encoding import encode
 
-__all__ = ["Clock", "json_text", "number_at_least", "one_line", "optional_instant", "positive", "text_up_to"]
+__all__ = ["LARGEST", "Clock", "json_text", "number_at_least", "one_line", "optional_instant", "positive", "text_up_to"]
 
 _EARLY: Final = 10**8  # seconds since 1970 that need no second look: from here
 _LATE: Final = 5 * 10**9  # to here
 _EPOCH: Final = date(1970, 1, 1).toordinal()
-_LARGEST: Final = 1e300
+LARGEST: Final = 1e30
+"""Beyond this no amount, price or fee means anything, and what is computed of them would overflow."""
 
 
 class Clock:
@@ -88,15 +89,17 @@ def text_up_to(value: Any, field: str, most: int) -> str:
 
 def positive(value: Any, field: str) -> float:
     """A finite number above 0."""
-    if type(value) not in (int, float) or not 0 < value < _LARGEST:
-        raise Invalid(f"{str(value)[:40]} is not a number above 0", field=field, remedy="use a positive number")
+    if type(value) not in (int, float) or not 0 < value < LARGEST:
+        raise Invalid(f"{str(value)[:40]} is not a number above 0", field=field,
+                      remedy=f"use a positive number below {LARGEST:g}")
     return float(value)
 
 
 def number_at_least(value: Any, field: str, least: float) -> float:
     """A finite number from `least` on."""
-    if type(value) not in (int, float) or not least <= value < _LARGEST:
-        raise Invalid(f"{str(value)[:40]} is not a number from {least:g} on", field=field, remedy="use such a number")
+    if type(value) not in (int, float) or not least <= value < LARGEST:
+        raise Invalid(f"{str(value)[:40]} is not a number from {least:g} on", field=field,
+                      remedy=f"use such a number below {LARGEST:g}")
     return float(value)
 
 

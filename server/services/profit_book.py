@@ -173,7 +173,7 @@ class Book:
             pair = pair_of(order.symbol)
             if pair.currency == "?":
                 market = next(iter(self._prices.markets(key)), None)
-                pair = pair if market is None else Pair(pair.asset, market.currency)
+                pair = pair if market is None else Pair(pair.asset, market.currency.upper())
             self._pairs[key] = pair
         return pair
 

@@ -192,7 +192,7 @@ async def test_the_admin_makes_models_by_naming_them(bot: Bot) -> None:
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/live/spot-market", {**ORDER, "funds": 5}, "funds"), ("/v1/live/spot-market", {**ORDER, "size": None}, "size"),
     ("/v1/live/spot-market", {**ORDER, "size": "many"}, "size"),
-    ("/v1/live/spot-market", {**ORDER, "side": "x"}, "side"),
+    ("/v1/live/spot-market", {**ORDER, "side": "x"}, "side"), ("/v1/live/spot-market", {**ORDER, "size": 1e31}, "size"),
     ("/v1/live/spot-market", {**ORDER, "symbol": None}, "symbol"), ("/v1/live/spot-market", {**ORDER, "id": ""}, "id"),
     ("/v1/live/spot-limit", ORDER, "price"), ("/v1/live/spot-stop", {**ORDER, "price": 5}, "active"),
     ("/v1/live/log", {}, "line"), ("/v1/live/event", {"args": {}}, "type"), ("/v1/live/auto-pnl", {}, "enabled"),

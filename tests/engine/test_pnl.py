@@ -82,6 +82,12 @@ def test_what_counts_as_executed(more: dict[str, object], counts: bool):
     assert bool(ledger(order(1, "buy", 1, 10, **more)).fills) is counts
 
 
+def test_what_is_beyond_all_measure_is_apart():
+    made = ledger(order(1, "buy", 1e299, 1e299), order(2, "buy", None, 1e-300, funds=1e29), order(3, "buy", 1, 10))
+    assert set(made.unpriced) == {"o001", "o002"}
+    assert made.unrealised() == {"USD": 0.0} and all(np.isfinite(fill.quantity) for fill in made.fills)
+
+
 def test_late_and_changed_orders_ask_for_a_new_computation():
     made = ledger(order(1, "buy", 1, 10), order(5, "sell", 1, 12))
     assert not made.add(order(3, "buy", 1, 11), pair, nothing)
@@ -196,7 +202,8 @@ def test_the_axis_has_regular_bars_and_not_too_many(span: int, width: int):
 
 @pytest.mark.parametrize(("symbol", "asset", "currency"), [
     ("BTC-USD", "BTC", "USD"), ("BTC/USD", "BTC", "USD"), ("BTC/USDT:USDT", "BTC", "USDT"), ("BTCUSDT", "BTC", "USDT"),
-    ("ETHBTC", "ETH", "BTC"), ("AAPL", "AAPL", "?"), ("BRK-B", "BRK-B", "?"), ("GBTC", "GBTC", "?")], ids=str)
+    ("ETHBTC", "ETH", "BTC"), ("AAPL", "AAPL", "?"), ("BRK-B", "BRK-B", "?"), ("GBTC", "GBTC", "?"),
+    ("btc-usd", "btc", "USD"), ("ethbtc", "eth", "BTC")], ids=str)
 def test_symbols(symbol: str, asset: str, currency: str):
     assert pair_of(symbol) == Pair(asset, currency)
 
