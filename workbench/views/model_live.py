@@ -42,8 +42,9 @@ log = logging.getLogger("workbench.pages")
 TABS: Final = ("Trading", "Log", "Calls", "Details", "Against a backtest")
 GATHER: Final = 0.05
 """Seconds between two showings of what has arrived."""
-DRAWN: Final = 0.25
-"""Seconds from an order's row to its mark in the chart, and between two drawings of charts."""
+DRAWN: Final = 0.4
+"""Seconds from an order's row to its mark in the chart, and between two drawings of charts: long enough for the figures to
+be drawn with the mark, since drawing is what costs the browser most."""
 AGAIN: Final = 1.0
 """Seconds until a model that could not be read is asked for again."""
 PULSE: Final = [

@@ -1,6 +1,7 @@
 """All models at a glance, and the page of one: state, heartbeat, profit, exposure, what went wrong last."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final
@@ -24,6 +25,10 @@ PENDING: Final = 0.5
 """Seconds until figures that are being computed are asked for again."""
 FIGURES: Final = 5.0
 """Seconds between two questions for profit and exposure while models report; three times that when none does."""
+FIRST: Final = 100
+"""Models that are shown before the others are read."""
+SHARE: Final = 0.1
+"""Of the time, at most, in which figures that are being computed are asked for: those of many models take a while."""
 SHOWN: Final = 50
 MOST: Final = 20_000
 COLUMNS: Final = [
@@ -57,13 +62,17 @@ class AllModels:
         self._models: dict[str, Model] = {}
         self._figures: dict[str, Mapping[str, Any]] = {}
         self._shown: dict[str, Row] = {}
-        self._pending = False
+        self._pending: float | None = None
 
     async def load(self) -> None:
-        """Everything."""
-        await self._read_all()
-        await self._read_figures()
+        """Everything, those first that were heard last."""
+        first, _ = await asyncio.gather(self._client.models(sort="heard_at", limit=FIRST), self._read_figures(FIRST))
+        self._models = {model.id: model for model in first.items}
         self._show(self._models)
+        if first.next is not None:
+            await self._read_all()
+            await self._read_figures()
+            self._show(self._models)
 
     async def _read_all(self) -> None:
         found: dict[str, Model] = {}
@@ -74,17 +83,19 @@ class AllModels:
             cursor = page.next
             if cursor is None:
                 break
-        self._models = found
+        kept = {id: found[id] for id in self._models if id in found}  # rows that are seen stay where they are
+        self._models = kept | found
 
-    async def _read_figures(self) -> None:
+    async def _read_figures(self, most: int = MOST) -> None:
         """Profit and exposure. Models are shown without them while they cannot be told."""
+        began = time.monotonic()
         try:
-            told = await self._client.overview()
+            told = await self._client.overview(limit=most)
         except WorkbenchError as error:
             self.table.note(f"no profit can be shown now: {error}")
             return
         self._figures = {str(entry["id"]): entry for entry in told["items"]}
-        self._pending = bool(told.get("pending"))
+        self._pending = max(PENDING, (time.monotonic() - began) / SHARE) if told.get("pending") else None
         self.table.note("")
 
     def _show(self, ids: Iterable[str]) -> None:
@@ -107,11 +118,11 @@ class AllModels:
         loop = asyncio.get_running_loop()
         asked, stirred = loop.time(), False
         while True:
-            await asyncio.sleep(PENDING if self._pending else EVERY)
+            await asyncio.sleep(min(self._pending or EVERY, EVERY))
             try:
                 changed = await self._look()
                 stirred = stirred or bool(changed)
-                if self._pending or loop.time() - asked > (FIGURES if stirred else 3 * FIGURES):
+                if loop.time() - asked > (self._pending or (FIGURES if stirred else 3 * FIGURES)):
                     await self._read_figures()
                     asked, stirred, changed = loop.time(), False, list(self._models)
                 self._show(changed)
