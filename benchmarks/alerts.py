@@ -1,6 +1,7 @@
 """Detection: every market's new minute, seen by every detector, until what happened is on the disk."""
 
 import asyncio
+import gc
 import statistics
 import tempfile
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from sqlalchemy import Connection
 
 from benchmarks.bars import MINUTE, seeded
@@ -74,14 +76,18 @@ async def _measure(alerts: Alerts, events: EventLog, markets: list[Market]) -> l
                                for market, candles in zip(markets, several, strict=True)))
 
     await hand_over(0, WARM)
+    gc.freeze()  # as `server.app.serve` does
+    gc.set_threshold(20_000, 20, 20)
     pauses: list[float] = []
     watch = asyncio.create_task(_watch(pauses))
-    taken, busy = [], []
+    taken, busy, worked = [], [], []
+    evaluator = psutil.Process(alerts.detection.evaluator.pid)
     for minute in range(WARM, WARM + MINUTES):
         before = await events.last_id()
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), _processor_time(evaluator)
         await hand_over(minute, minute + 1)
         taken.append(time.perf_counter() - began)
+        worked.append(_processor_time(evaluator) - spent)
         if await events.last_id() > before:
             busy.append(taken[-1])
     watch.cancel()
@@ -90,6 +96,8 @@ async def _measure(alerts: Alerts, events: EventLog, markets: list[Market]) -> l
         row(f"one minute of all, median of {MINUTES}", statistics.median(taken), "s", below=0.5),
         row("one minute of all, slowest", max(taken), "s", below=0.5),
         row("one minute in which alerts moved, median", statistics.median(busy or taken), "s", below=0.5),
+        row("processor time of one minute, both processes, median", statistics.median(worked), "s"),
+        row("processor time of one minute, both processes, most", max(worked), "s"),
         row("longest pause of the loop meanwhile", max(pauses) * 1e3, "ms", digits=0),
         row("steps of alerts in all", told, "events", digits=0),
     ]
@@ -100,6 +108,12 @@ def _part(walks: Candles, number: int, market: Market) -> Candles:
     rows = slice(number * (WARM + MINUTES), (number + 1) * (WARM + MINUTES))
     begin = walks.time[0] + MINUTE * np.arange(WARM + MINUTES, dtype=np.int64)
     return replace(walks.take(rows), time=begin, market=market)
+
+
+def _processor_time(evaluator: psutil.Process) -> float:
+    """Seconds that this process and the detection process have worked."""
+    spent = evaluator.cpu_times()
+    return time.process_time() + spent.user + spent.system
 
 
 async def _watch(pauses: list[float], every: float = 0.001) -> None:

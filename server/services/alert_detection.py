@@ -98,6 +98,7 @@ class Detection:
         self._store = store
         self.evaluator = Evaluator(compiled=Path(data_dir).absolute() / "cache" / "numba")
         self._rows: dict[Key, DetectionRow] = {}
+        self._by_market: dict[str, list[DetectionRow]] | None = None  # the same; None when they have changed
         self._loaded = -1  # the evaluator's life that knows these rows
         self._alone = asyncio.Lock()
         self._waiting: list[_Waiting] = []
@@ -193,7 +194,7 @@ class Detection:
     async def _end(self, key: Key) -> None:
         """Switch off: the open alert ends, memory goes."""
         await self._db.write(lambda connection: end_alert(connection, self._events, key))
-        self._rows.pop(key, None)
+        self._forget(key)
         if self._in_step:
             await self.evaluator.ask({"do": "drop", "slots": [key]})
 
@@ -222,8 +223,17 @@ class Detection:
             self._wanted.set()
             await done
 
-    def _markets(self) -> set[str]:
-        return {market for market, _ in self._rows}
+    def _markets(self) -> Mapping[str, Sequence[DetectionRow]]:
+        """The rows of every market that has some."""
+        if self._by_market is None:
+            self._by_market = {}
+            for row in self._rows.values():
+                self._by_market.setdefault(row.market, []).append(row)
+        return self._by_market
+
+    def _forget(self, key: Key) -> None:
+        self._rows.pop(key, None)
+        self._by_market = None
 
     def _hear(self, market: str, candles: Candles | None) -> None:
         self._waiting.append(_Waiting(market=market, candles=candles, told=candles is not None))
@@ -261,9 +271,9 @@ class Detection:
         if not self._in_step:
             await self._load([])
         stored = {each.market for each in batch if each.candles is None}
-        if blank := [row for row in self._rows.values() if row.at is None and row.market in stored]:
+        if blank := [row for market in stored for row in self._markets().get(market, ()) if row.at is None]:
             await self._load(blank)  # the first that the store ever had is what they begin with
-        pieces = await asyncio.to_thread(self._gather, batch, dict(self._rows))
+        pieces = await asyncio.to_thread(self._gather, batch, self._markets())
         moved: dict[str, int] = {}
         while pieces:
             now, pieces = _next_chunk(pieces)
@@ -276,17 +286,16 @@ class Detection:
                 raise
         return moved
 
-    def _gather(self, batch: Sequence[_Waiting], rows: Mapping[Key, DetectionRow]) -> list[Piece]:
+    def _gather(self, batch: Sequence[_Waiting], rows: Mapping[str, Sequence[DetectionRow]]) -> list[Piece]:
         """Every market's new candles, each market and resolution once. Reads files."""
         found: dict[tuple[str, int], list[Candles]] = {}
         for each in batch:
-            wanted = {row.resolution for (market, _), row in rows.items() if market == each.market} \
-                if each.candles is None else {each.candles.resolution}
+            known = rows.get(each.market, ())
+            wanted = {row.resolution for row in known} if each.candles is None else {each.candles.resolution}
             for resolution in wanted:
                 new = each.candles
                 if new is None:
-                    positions = [row.at for (market, _), row in rows.items()
-                                 if market == each.market and row.resolution == resolution]
+                    positions = [row.at for row in known if row.resolution == resolution]
                     new = self._stored(each.market, resolution, _earliest(positions))
                 if new is not None and len(new):
                     found.setdefault((each.market, resolution), []).append(new)
@@ -339,14 +348,16 @@ class Detection:
     async def _read(self) -> None:
         rows = await self._db.read(lambda connection: read_detections(connection, off=False))
         self._rows = {row.key: row for row in rows}
+        self._by_market = None
 
     async def _reread(self, key: Key) -> DetectionRow:
         row = await self._db.read(lambda connection: read_detection(connection, key))
         assert row is not None
         if row.state == "off":
-            self._rows.pop(key, None)
+            self._forget(key)
         else:
             self._rows[key] = row
+            self._by_market = None
         return row
 
     async def _load(self, rows: Sequence[DetectionRow]) -> None:
