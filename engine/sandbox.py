@@ -26,6 +26,7 @@ __all__ = [
     "plan_of",
 ]
 
+NICENESS: Final = "10"
 FIRST_UID: Final = 210_000
 """User ids above this belong to models while the server runs as root; none is in /etc/passwd."""
 
@@ -128,10 +129,11 @@ class Box:
 
 def _limits(plan: Plan) -> list[str]:
     """prlimit with the plan's hard limits. Address space is not memory: libraries reserve more than they use, so this
-    bounds what a model can grab before the watch on its real memory sees it."""
+    bounds what a model can grab before the watch on its real memory sees it. And nice: where processors are short, the
+    server's answers come first."""
     space = (2 * plan.memory + 1024) * 2**20
-    return ["prlimit", f"--nproc={plan.processes}", f"--as={space}", f"--fsize={plan.disk * 2**20}", "--nofile=1024",
-            "--core=0", "--memlock=65536", "--msgqueue=0", "--"]
+    return ["nice", "-n", NICENESS, "prlimit", f"--nproc={plan.processes}", f"--as={space}",
+            f"--fsize={plan.disk * 2**20}", "--nofile=1024", "--core=0", "--memlock=65536", "--msgqueue=0", "--"]
 
 
 def _bubblewrap(box: Box, inner: Sequence[str], slot: int) -> list[str]:

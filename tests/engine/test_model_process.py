@@ -91,6 +91,10 @@ sys.stdout.write("ünïcode, no newline")
     assert ending.usage.most > 2**20
 
 
+def test_a_model_stands_back_behind_the_server(kept_apart: str, tmp_path: Path) -> None:
+    assert run(tmp_path / "m", "import os; print(os.nice(0))").texts("stdout") == [str(min(19, os.nice(0) + 10))]
+
+
 def test_a_failure_says_why(kept_apart: str, tmp_path: Path) -> None:
     heard = run(tmp_path / "m", "print('before')\nraise ValueError('broken')\n")
     assert (heard.ending.code, heard.ending.reason, heard.ending.tracebacks) == (1, "exit code 1", 1)
