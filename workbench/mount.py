@@ -84,6 +84,8 @@ async def extra(server: Any) -> None:
 def pages_of(server: Any) -> Pages:
     """The pages of a running server. They let in whom its API lets in."""
     async def identify(request: HTTPServerRequest) -> str | None:
+        if "token" in request.query_arguments and not server.config.open:
+            return None  # /login lets its visitor in, and leads back without the token in the address
         try:
             return (await server.context.authenticator.identify(request)).principal.name
         except Unauthenticated:

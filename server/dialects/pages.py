@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from pydantic import BaseModel
 
@@ -85,11 +85,12 @@ class DocsHandler(PageHandler):
 
 
 class LoginHandler(PageHandler):
-    """GET shows the form or, with `?token=`, logs in and leads to the same place without the token."""
+    """GET shows the form or, with `?token=`, logs in. A page that was asked for with `?token=` sends its visitor here
+    too, and the way back is without the token."""
 
     async def get(self) -> None:
-        token = self.get_query_argument("token", None)
-        target = local_path(self.get_query_argument("next", "/"))
+        token, target = _split(local_path(self.get_query_argument("next", "/")))
+        token = self.get_query_argument("token", token)
         if token is None:
             self._form(target)
         else:
@@ -166,12 +167,15 @@ class RootHandler(LoginHandler):
         self.see_other("/docs")
 
 
-def without_token(uri: str) -> str:
-    """A request's local URI without its `token`."""
-    parts = urlsplit(uri)
-    kept = [(name, value) for name, values in parse_qs(parts.query, keep_blank_values=True).items()
-            for value in values if name != "token"]
-    return local_path(parts.path) + (f"?{urlencode(kept)}" if kept else "")
+def _split(target: str) -> tuple[str | None, str]:
+    """The `token` in a local address's query, if there is one, and the address without it."""
+    path, _, query = target.partition("?")
+    parts = parse_qsl(query, keep_blank_values=True)
+    tokens = [value for name, value in parts if name == "token"]
+    if not tokens:
+        return None, target
+    kept = urlencode([(name, value) for name, value in parts if name != "token"])
+    return tokens[-1], path + (f"?{kept}" if kept else "")
 
 
 ALIASES: Final = {"/docs": ("/redoc", "/v1/docs", "/v1/redoc"), "/openapi.json": ("/v1/openapi.json",)}

@@ -195,6 +195,17 @@ async def test_a_link_logs_in_and_the_token_leaves_the_address(server: Any, clie
     assert (await client.get(ME)).status_code == 200
 
 
+async def test_a_page_asked_for_with_a_token_is_opened_without_it(server: Any, client: httpx.AsyncClient) -> None:
+    token = server.services.admin_token
+    for target, expected in ((f"/?token={token}", "/"), (f"/run?id=a%26b&token={token}&x=", "/run?id=a%26b&x=")):
+        answer = await client.get("/login", params={"next": target})
+        assert (answer.status_code, answer.headers["Location"]) == (303, expected)
+        assert (await client.get(ME)).status_code == 200
+        client.cookies.clear()
+    answer = await client.get("/login", params={"next": "/?token=wrong"})
+    assert answer.status_code == 401 and "Set-Cookie" not in answer.headers and "wrong" not in answer.text
+
+
 @pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "/\\evil.example", "\\\\evil", "evil",
                                     "javascript:alert(1)", "/\t/evil.example", "/ok\r\nX: 1", "", "///evil.example"])
 async def test_a_login_leads_nowhere_else(server: Any, client: httpx.AsyncClient, target: str) -> None:
