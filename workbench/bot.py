@@ -32,9 +32,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
-import orjson
 
 from engine.errors import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, WorkbenchError
+from workbench.bot_lines import line_of
 from workbench.bot_reports import Reports
 from workbench.bot_spool import Batch, Fsync, Spool, free_folder
 
@@ -49,7 +49,6 @@ ASK_AGAIN: Final = 30.0  # seconds until a server that refused is asked again
 EXIT: Final = 5.0  # seconds for what still waits when the program ends
 WARN_EVERY: Final = 30.0
 _REFUSED: Final[Mapping[int, type[WorkbenchError]]] = {401: Unauthenticated, 403: Forbidden, 404: NotFound}
-_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 log = logging.getLogger("workbench.bot")
 
@@ -73,6 +72,9 @@ class Bot(Reports):
                           remedy="use letters, digits and . _ : @ + = ~ - beginning with a letter or digit")
         self.model = model
         self.url = (url or os.environ.get("WORKBENCH_URL") or LOCAL).rstrip("/")
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise Invalid(f"{self.url[:200]!r} is not the address of a server", field="url",
+                          remedy="begin it with http:// or https://")
         token = token if token is not None else os.environ.get("WORKBENCH_TOKEN", "")
         if token and not token.isascii():
             raise Invalid("a token has ASCII characters only", field="token", remedy="copy it again")
@@ -85,7 +87,8 @@ class Bot(Reports):
         self.error: WorkbenchError | None = None
         """Why nothing can be sent now; None while all is well."""
         self._told: dict[str, float] = {}
-        self._spool = self._make_spool(spool, fsync, most)
+        self._left: list[Spool] = []  # what others of this name have left, sent before our own
+        self._spool = self._sending = self._make_spool(spool, fsync, most)
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._checked = threading.Event()
@@ -96,9 +99,9 @@ class Bot(Reports):
         self._http = httpx.Client(
             base_url=self.url, timeout=httpx.Timeout(ANSWER, connect=5.0), trust_env=not local, transport=transport,
             headers={"Authorization": f"Bearer {token}"} if token else {})
-        if self._spool.waiting:
-            log.warning("%d entries of an earlier life wait in %s and are sent first", self._spool.waiting,
-                        self._spool.folder)
+        if self.waiting:
+            log.warning("%d entries of an earlier life wait in %s and are sent first", self.waiting,
+                        ", ".join(str(each.folder) for each in (*self._left, self._spool) if each.waiting))
         self._thread = threading.Thread(target=self._run, name=f"workbench-bot-{model}", daemon=True)
         self._thread.start()
         _bots.add(self)
@@ -109,11 +112,22 @@ class Bot(Reports):
         if spool is not None:
             base = Path(spool).expanduser() if spool else Path.home() / ".workbench" / "bots"
             try:
+                own: Spool | None = None
                 for folder in free_folder(base, name):
+                    if own is not None and not any(folder.glob("*.ndjson")):
+                        continue
                     try:
-                        return Spool(folder, fsync=fsync, most=most)
+                        found = Spool(folder, fsync=fsync, most=most)
                     except BlockingIOError:  # another process reports for the same model
                         continue
+                    if own is None:
+                        own = found
+                    elif found.waiting:
+                        self._left.append(found)
+                    else:
+                        found.close()
+                if own is not None:
+                    return own
             except OSError as error:
                 if spool:
                     raise Invalid(f"the spool cannot be made: {error}", field="spool",
@@ -136,9 +150,8 @@ class Bot(Reports):
             raise RuntimeError("this bot is closed" if self._closed else "a forked process needs a Bot of its own")
         fields |= {"kind": kind, "model": self.model,
                    "at": time.time() if at is None else at.isoformat() if isinstance(at, datetime) else at}
-        line = orjson.dumps(fields, default=_plain, option=_OPTIONS)
         try:
-            kept = self._spool.append(line, important=important)
+            kept = self._spool.append(line_of(fields), important=important)
             why = "the spool is full"
         except OSError as error:
             kept, why = False, f"the spool cannot be written: {error}"
@@ -154,14 +167,14 @@ class Bot(Reports):
     @property
     def waiting(self) -> int:
         """Entries that the server does not have yet."""
-        return self._spool.waiting
+        return self._spool.waiting + sum(each.waiting for each in tuple(self._left))
 
     def flush(self, timeout: float = 30.0) -> None:
         """Wait until the server has everything said so far. Raises `Unauthenticated` or `Forbidden` when it refuses
         the token, `Unavailable` when the time is over."""
         ends = time.monotonic() + timeout
         with self._changed:
-            while self._spool.waiting:
+            while self.waiting:
                 if isinstance(self.error, Unauthenticated | Forbidden | NotFound):
                     raise self.error
                 left = ends - time.monotonic()
@@ -194,11 +207,12 @@ class Bot(Reports):
         if self._thread.is_alive():  # it is in the middle of a request; its batch is written down
             self._http.close()
             self._thread.join(1.0)
-        left = self._spool.waiting
+        left = self.waiting
         if left:
             log.warning("%d entries did not reach %s and wait in %s", left, self.url, self._spool.folder)
         if not self._thread.is_alive():
-            self._spool.close()
+            for each in (*self._left, self._spool):
+                each.close()
         self._http.close()
         _bots.discard(self)
 
@@ -234,12 +248,15 @@ class Bot(Reports):
         self._ask()
         while True:
             with self._changed:
-                while not self._spool.waiting and not self._closing:
+                while not self.waiting and not self._closing:
                     self._changed.wait(5.0)
-                if self._closing and (not self._spool.waiting or time.monotonic() > self._give_up):
+                if self._closing and (not self.waiting or time.monotonic() > self._give_up):
                     return
             try:
-                batch = self._spool.next(most_bytes=MOST_BYTES, most_lines=MOST_LINES)
+                while self._left and not self._left[0].waiting:
+                    self._left.pop(0).close()
+                self._sending = self._left[0] if self._left else self._spool
+                batch = self._sending.next(most_bytes=MOST_BYTES, most_lines=MOST_LINES)
                 pause = self._send(batch) if batch is not None else None
             except Exception as error:  # whatever it is, the thread goes on
                 self._warn(f"sending failed unexpectedly: {error!r}")
@@ -287,10 +304,10 @@ class Bot(Reports):
         if status in (401, 403, 404):
             self._stop_for(answer)
             return str(ASK_AGAIN)
-        if status == 413 and self._spool.shrink(batch):
+        if status == 413 and self._sending.shrink(batch):
             return None
         if status in (400, 409, 413, 415, 422):
-            path = self._spool.keep_refused(batch.body)
+            path = self._sending.keep_refused(batch.body)
             self._warn(f"{self.url} will not have {batch.count} entries ({_said(answer)}); they are in {path}")
             self._done(batch, 0)
             return None
@@ -302,7 +319,7 @@ class Bot(Reports):
         if errors:
             lines = batch.body.splitlines(keepends=True)
             wrong = sorted({each["line"] for each in errors})
-            path = self._spool.keep_refused(b"".join(lines[number - 1] for number in wrong))
+            path = self._sending.keep_refused(b"".join(lines[number - 1] for number in wrong))
             self.refused.extend(errors)
             first = errors[0]
             self._warn(f"{len(wrong)} entries were refused, the first for {first['field']}: {first['error']} "
@@ -313,7 +330,7 @@ class Bot(Reports):
         self._done(batch, batch.count - len({each["line"] for each in errors}))
 
     def _done(self, batch: Batch, kept: int) -> None:
-        self._spool.done(batch)
+        self._sending.done(batch)
         self.sent += kept
         with self._changed:
             self._changed.notify_all()
@@ -364,13 +381,6 @@ _bots: "weakref.WeakSet[Bot]" = weakref.WeakSet()
 def _close_all() -> None:
     for bot in list(_bots):
         bot.close()
-
-
-def _plain(value: Any) -> Any:
-    """What is no JSON of itself: numbers of other libraries as numbers, all else as text."""
-    if hasattr(value, "__float__"):
-        return float(value)
-    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 def _lines(answer: httpx.Response) -> list[dict[str, Any]] | None:

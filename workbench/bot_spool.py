@@ -54,7 +54,7 @@ class Spool:
         self._fsync = fsync
         self._most = most
         self._rotate = segment
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may report while its thread is reporting
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -119,6 +119,19 @@ class Spool:
         self._file = os.open(self._path(self._write), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._size = os.fstat(self._file).st_size
 
+    def _next_file(self) -> None:
+        """Go on in another file; when it cannot be made, nothing has changed."""
+        full = self._file
+        if self._fsync != "never":
+            os.fsync(full)
+        self._write += 1
+        try:
+            self._open()
+        except OSError:
+            self._write -= 1
+            raise
+        os.close(full)
+
     # -- writing
 
     def append(self, line: bytes, *, important: bool = False) -> bool:
@@ -129,11 +142,7 @@ class Spool:
             if self.bytes + len(data) > room:
                 return False
             if self._size >= self._rotate:
-                if self._fsync != "never":
-                    os.fsync(self._file)
-                os.close(self._file)
-                self._write += 1
-                self._open()
+                self._next_file()
             written = 0
             try:
                 while written < len(data):

@@ -1,17 +1,22 @@
 """The bots' client: nothing it was told is lost or doubled, whoever dies, and no call waits for the network."""
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import workbench as wb
@@ -242,6 +247,50 @@ def test_two_bots_of_one_name_do_not_share_a_folder(server: ServerProcess, spool
         assert [line for line in found if line.startswith(name)] == [f"{name} {number}" for number in range(200)]
 
 
+def test_what_a_twin_left_is_sent_by_the_next_of_its_name(server: ServerProcess, spool: Path) -> None:
+    """Two at once, while the server is away; later there is only one."""
+    away = [Bot("heir", url=server.url, token=server.token, spool=spool, transport=httpx.MockTransport(
+        lambda request: httpx.Response(503))) for _ in range(2)]
+    for number, bot in enumerate(away):
+        bot.log(f"said by {number}")
+    for bot in away:
+        bot.close(0.0)
+    assert len(list(spool.iterdir())) == 2
+    with bot_of(server, "heir", spool) as bot:
+        bot.log("said at last")
+        bot.flush()
+    assert sorted(lines_of(server, "heir")) == ["said at last", "said by 0", "said by 1"]
+    assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [
+    "half \ud800 a character", 10**20, -(10**400), np.arange(10)[::2], np.array([1, "a", None], object),
+    {(1, 2): 3, np.int64(4): 5}, {"deep": {"wei": 10**25}}, {1, "b"}, Decimal("NaN"), object(), b"\xff"], ids=str)
+def test_nothing_that_is_said_stops_the_program(server: ServerProcess, spool: Path, value: Any) -> None:
+    with bot_of(server, "odd", spool) as bot:
+        bot.log(value)
+        bot.event("odd", value, {"value": value})
+        id = bot.order("BTC-USD", "buy", size=1, price=5, odd=value)
+        bot.flush()
+        assert not bot.refused and bot.sent == 3
+    assert get(server, f"/models/odd/orders/{id}")["size"] == 1
+
+
+def test_a_value_within_itself_is_cut_off(server: ServerProcess, spool: Path) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with bot_of(server, "round", spool) as bot:
+        bot.event("odd", loop)
+        bot.flush()
+        assert not bot.refused and bot.sent == 1
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8888", "localhost:8888", "ws://127.0.0.1", "somewhere"])
+def test_what_is_no_address_is_said_at_once(spool: Path, url: str) -> None:
+    with pytest.raises(Invalid, match="http://"):
+        Bot("m", url=url, token="t", spool=spool)
+
+
 def test_a_loop_is_not_held_up(server: ServerProcess, spool: Path) -> None:
     async def program() -> float:
         slowest = 0.0
@@ -330,6 +379,45 @@ def test_a_spool_goes_on_where_it_was_with_the_same_batch(tmp_path: Path) -> Non
     assert drain(again, most_bytes=64) == [*said[7:], b"line 100"]
     again.close()
     assert not tmp_path.exists()
+
+
+def test_a_file_that_cannot_be_made_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files, or a full disk, when the next file is due."""
+    spool = Spool(tmp_path, segment=10)
+    assert spool.append(b"fills the first")
+    open_ = os.open
+
+    def full(path: Any, *args: Any) -> int:
+        if str(path).endswith("00000002.ndjson"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_(path, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Too many"):
+                spool.append(b"lost")
+    assert spool.append(b"kept") and drain(spool) == [b"fills the first", b"kept"]
+    spool.close()
+
+
+def test_a_signal_handler_may_report_while_its_thread_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    write = os.write
+
+    def interrupted(file: int, data: bytes) -> int:
+        written = write(file, data)
+        if data == b"first\n":
+            spool.append(b"the end")
+        return written
+
+    monkeypatch.setattr(os, "write", interrupted)
+    thread = threading.Thread(target=spool.append, args=(b"first",), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive() and spool.waiting == 2
+    assert drain(spool) == [b"first", b"the end"]
+    spool.close()
 
 
 def test_half_a_line_at_the_end_is_cut_off(tmp_path: Path) -> None:
