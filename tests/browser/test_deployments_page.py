@@ -101,6 +101,8 @@ def test_a_dropped_zip_runs_says_something_and_stops(page: Page, server: ServerP
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("[data-state=stopped]")).to_be_visible()
     expect(page.get_by_role("meter", name="Memory")).to_have_count(0)
+    page.get_by_role("link", name="Orders, profit, calls").click()
+    page.get_by_role("link", name="Uploaded: versions, run, stop, output").click()
     page.get_by_role("link", name="All uploaded").click()
     expect(page.locator("article[data-model]")).to_contain_text("lucky")
 

@@ -139,6 +139,18 @@ async def test_what_is_traded_is_an_order_of_a_model(database: Database, tmp_pat
         assert (await made.activity.model(instance.id)).orders == len(trades)  # what was traded stays
 
 
+async def test_what_is_deleted_at_once_leaves_all_its_orders(database: Database, tmp_path: Path) -> None:
+    async with stage(database, tmp_path) as made:
+        made.store.write(MARKET)
+        instance = await made.begin(sized("DEBUG_toggle-advice-60-10", 15))
+        await made.reached(instance, LAST)
+        trades = sum(kind == "tradeCompleted" for kind, _ in await made.heard(instance.id))
+        await made.instances.stop(instance.id)
+        await made.instances.remove(instance.id)
+        model = await made.activity.model(instance.id)
+        assert model.orders == trades > 20 and not model.running
+
+
 async def test_one_feed_for_all_who_watch_a_market(db: Database, tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []

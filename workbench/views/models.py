@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from html import escape
 from typing import Any, Final
+from urllib.parse import quote
 
 import panel as pn
 
 from engine.activity import Model
-from engine.errors import Invalid, WorkbenchError
+from engine.errors import Invalid, NotFound, WorkbenchError
 from engine.plots import live as pictures
 from engine.plots.style import Style
 from workbench.client import AsyncClient
@@ -197,8 +199,22 @@ class ModelPage(PageView):
                                      f'{escape(model_id[:128])}</p><a href="/models">All models</a></div>')]
             raise
         self.entitle(live.model.name)
-        self._place[:] = [live]
+        origin = markup("", visible=False)
+        self._place[:] = [origin, live]
         try:
             await live.load()
+            link = await self._origin(live.model)
+            origin.param.update(object=link, visible=bool(link))
         finally:  # what could not be read now is shown as soon as it can be
             self.spawn(live.follow())
+
+    async def _origin(self, model: Model) -> str:
+        """A link to where the model is run from, if it is run here."""
+        id = quote(model.id, safe="")
+        if model.dialect == "gekko":
+            with suppress(NotFound):
+                await self.client.instance(model.id)
+                return f'<a href="/bot?id={id}">Bot: start, stop, configuration</a>'
+        elif await self.client.versions(model.id):
+            return f'<a href="/deployment?id={id}">Uploaded: versions, run, stop, output</a>'
+        return ""
