@@ -45,9 +45,8 @@ def calendar_of(time: np.ndarray, resolution: int) -> Calendar:
                       bars_per_year=365.0 * 86400 / resolution, text="365: trades every day")
     if resolution > 86400 or not len(time):
         return around
-    day = time // times.DAY
-    days = day[np.concatenate(([True], day[1:] != day[:-1]))]
-    span = np.arange(days[0], days[-1] + 1)
+    span = np.arange(time[0] // times.DAY, time[-1] // times.DAY + 1)
+    days = span[np.diff(np.searchsorted(time, np.append(span, span[-1] + 1) * times.DAY)) > 0]  # those with a bar
     possible = np.bincount(_weekday(span), minlength=7)
     seen = np.bincount(_weekday(days), minlength=7)
     usual = np.divide(seen, possible, out=np.zeros(7), where=possible > 0)
@@ -81,8 +80,9 @@ def gaps_of(time: np.ndarray, resolution: int, calendar: Calendar) -> list[Gap]:
         return []
     if calendar.kind == "24x7":
         width = resolution * times.SECOND
-        before = np.flatnonzero(np.diff(time) >= 2 * width)
-        missing = np.diff(time)[before] // width - 1
+        steps = np.diff(time)
+        before = np.flatnonzero(steps >= 2 * width)
+        missing = steps[before] // width - 1
         return [Gap(start=int(time[at]) + width, end=int(time[at]) + int(count) * width, missing=int(count),
                     severity="gap") for at, count in zip(before, missing, strict=True)]
     gaps, bars_a_day = _missing_days(time, calendar)

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ import numpy as np
 from engine.candles import FIELDS, Candles
 from engine.errors import Unavailable
 from engine.model import Market
+from engine.threads import at_once
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,21 +56,76 @@ def read_footer(path: str, stamp: tuple[int, int, int]) -> Footer:
         raise _damaged(path, error) from error
 
 
+Chunks = dict[str, "pa.ChunkedArray"]
+"""A file's columns by name, times as int64 microseconds, the rest float64, without nulls."""
+
+
 def load(path: Path, market: Market, resolution: int) -> Candles:
     """One whole file as writable columns. Raises `FileNotFoundError`, `Unavailable` for a damaged file."""
+    chunks = chunks_of(path)
+    made = _Columns(len(chunks["time"]))
+    made.put(0, chunks)
+    return made.candles(market, resolution)
+
+
+def load_all(files: Mapping[Path, int], market: Market, resolution: int) -> Candles:
+    """Files in time order, each with its number of bars, as one; an extra column that a file lacks is NaN there.
+
+    Every column is copied into its place as its file is read, so that nothing long is held twice. Raises as `load`
+    does, and `FileNotFoundError` for a file that has not so many bars any more.
+    """
+    ends = list(itertools.accumulate(files.values()))
+    made = _Columns(ends[-1] if ends else 0)
+
+    def read(item: tuple[Path, int]) -> None:
+        path, end = item
+        chunks = chunks_of(path)
+        if len(chunks["time"]) != files[path]:
+            raise FileNotFoundError(path)
+        made.put(end - files[path], chunks)
+
+    at_once(read, zip(files, ends, strict=True), made.rows)
+    return made.candles(market, resolution)
+
+
+def chunks_of(path: Path) -> Chunks:
+    """One whole file's columns as Arrow reads them. Raises as `load` does."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
             table = file.read()
-        columns = {name: _numpy(table.column(name)) for name in table.column_names}
-        own = {name: columns.pop(name) for name in ("time", *FIELDS)}
+        found = {name: _checked(table.column(name)) for name in table.column_names}
+        return {name: found.pop(name) for name in ("time", *FIELDS)} | found
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
-    return Candles(market=market, resolution=resolution, **own, extra=columns)
+
+
+class _Columns:
+    """Columns of `rows` bars that several threads fill."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._lock = threading.Lock()
+        self._columns = {name: np.empty(rows, np.int64 if name == "time" else np.float64) for name in ("time", *FIELDS)}
+
+    def put(self, begin: int, chunks: Chunks) -> None:
+        for name, column in chunks.items():
+            with self._lock:
+                if name not in self._columns:
+                    self._columns[name] = np.full(self.rows, np.nan)
+            at = begin
+            for chunk in column.chunks:
+                self._columns[name][at : at + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
+                at += len(chunk)
+
+    def candles(self, market: Market, resolution: int) -> Candles:
+        columns = dict(self._columns)
+        own = {name: columns.pop(name) for name in ("time", *FIELDS)}
+        return Candles(market=market, resolution=resolution, **own, extra=dict(sorted(columns.items())))
 
 
 def load_time(path: Path) -> np.ndarray:
@@ -78,7 +135,7 @@ def load_time(path: Path) -> np.ndarray:
 
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
-            return _numpy(file.read(columns=["time"]).column("time"))
+            return _checked(file.read(columns=["time"]).column("time")).to_numpy()
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -91,30 +148,24 @@ def _damaged(path: Path | str, error: Exception) -> Unavailable:
                        remedy="restore it from a backup, or delete it and import its candles again")
 
 
-def _numpy(column: "pa.ChunkedArray") -> np.ndarray:
-    """A column as one writable array that it alone owns; times as int64 microseconds."""
+def _checked(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """A column in the form that is worked with. Raises `ValueError` for nulls and for what is no number."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64())
     if column.null_count:
         raise ValueError("a column holds nulls")
-    kind = np.int64 if pa.types.is_integer(column.type) else np.float64
-    chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(chunks).astype(kind, copy=False) if chunks else np.empty(0, kind)
+    return column if column.type in (pa.int64(), pa.float64()) else column.cast(pa.float64())
 
 
-def concatenate(market: Market, resolution: int, parts: list[Candles]) -> Candles:
-    """Parts in time order as one; an extra column that a part lacks is NaN there."""
-    if len(parts) == 1:
-        return parts[0]
-    names = list(dict.fromkeys(name for part in parts for name in part.extra))
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) if parts else np.empty(0)
-               for name in ("time", *FIELDS)}
-    columns["time"] = columns["time"].astype(np.int64, copy=False)
-    extra = {name: np.concatenate([part.extra.get(name, np.full(len(part), np.nan)) for part in parts])
-             for name in names}
-    return Candles(market=market, resolution=resolution, **columns, extra=extra)
+def _joined(parts: list[Candles]) -> Candles:
+    """Two sets of a market's bars, one after the other; an extra column that one lacks is NaN there."""
+    names = dict.fromkeys(name for part in parts for name in part.columns())
+    columns = {name: np.concatenate([part.columns().get(name, np.full(len(part), np.nan)) for part in parts])
+               for name in names}
+    own = {name: columns.pop(name) for name in ("time", *FIELDS)}
+    return Candles(market=parts[0].market, resolution=parts[0].resolution, **own, extra=columns)
 
 
 def partition(candles: Candles) -> Iterator[tuple[str, Candles]]:
@@ -136,7 +187,7 @@ def merge(old: Candles | None, new: Candles, overwrite: bool) -> tuple[Candles, 
     if old is None or not len(old):
         return new, WriteReport(added=len(new))
     if new.time[0] > old.time[-1]:  # the usual case of a feed: append
-        return concatenate(new.market, new.resolution, [old, new]), WriteReport(added=len(new))
+        return _joined([old, new]), WriteReport(added=len(new))
     at = np.searchsorted(old.time, new.time)
     at_or_last = np.minimum(at, len(old) - 1)
     known = old.time[at_or_last] == new.time
@@ -156,7 +207,7 @@ def merge(old: Candles | None, new: Candles, overwrite: bool) -> tuple[Candles, 
         return old, report
     stays = np.ones(len(old), bool)
     stays[at[changed]] = False
-    both = concatenate(new.market, new.resolution, [old.take(stays), new.take(~known | changed)])
+    both = _joined([old.take(stays), new.take(~known | changed)])
     return both.take(np.argsort(both.time, kind="stable")), report
 
 

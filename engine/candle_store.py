@@ -33,9 +33,9 @@ from engine import times
 from engine.candle_parquet import (
     Footer,
     WriteReport,
-    concatenate,
     encode,
     load,
+    load_all,
     load_time,
     merge,
     partition,
@@ -44,7 +44,6 @@ from engine.candle_parquet import (
 from engine.candles import Candles, bucket_start
 from engine.errors import Invalid, NotFound, Unavailable, WorkbenchError
 from engine.model import Market
-from engine.threads import at_once
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _PART: Final = re.compile(r"(?:\d{4}(?:-\d{2})?|all)\.parquet")
 _LOCK_WAIT: Final = 60.0  # seconds
+_LOOKS: Final = 5  # at files that others write meanwhile
 _NO_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
                    errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EEXIST}
 
@@ -305,18 +305,16 @@ class CandleStore:
         return footer
 
     def _read(self, market: Market, resolution: int, start: int | None, end: int | None) -> Candles:
-        for attempt in (1, 2):
+        for attempt in range(1, _LOOKS + 1):
             try:
                 footers = {path: self._footer(path, stamp) for path, stamp in self._files(market, resolution).items()}
-                wanted = {path: footer.rows for path, footer in footers.items()
+                wanted = {Path(path): footer.rows for path, footer in footers.items()
                           if (start is None or footer.last >= start) and (end is None or footer.first <= end)}
-                parts = at_once(lambda path: load(Path(path), market, resolution), wanted, sum(wanted.values()))
-            except FileNotFoundError:  # deleted under our hands: look again
-                if attempt == 2:
+                return load_all(wanted, market, resolution).between(start, end)
+            except FileNotFoundError:  # deleted or written again under our hands: look again
+                if attempt == _LOOKS:
                     raise self._unknown(market.key, self.markets(), "market") from None
-                continue
-            break
-        return concatenate(market, resolution, parts).between(start, end)
+        raise AssertionError("the last look ends in an answer or in an error")
 
     @contextmanager
     def _locked(self, market: Market) -> Iterator[None]:

@@ -21,6 +21,7 @@ _NORMAL: Final = NormalDist()
 _EULER: Final = 0.5772156649015329
 _TINY: Final = 1e-14
 """Deviations of returns below this are rounding, not risk."""
+_PIECE: Final = 65_536
 _GONE: Final = 1e-9
 
 
@@ -229,11 +230,14 @@ def _percentile(ordered: np.ndarray, q: float) -> float:
 
 
 def _drawdowns(time: np.ndarray, value: np.ndarray, cash: float) -> dict[str, float | None]:
-    share = np.maximum(value, cash)  # one column of memory, for long runs have millions of rows
-    np.maximum.accumulate(share, out=share)
-    np.divide(value, share, out=share)
-    under = share < 1.0 - 1e-12
-    deepest = min(float(share.min()) - 1.0, 0.0)
+    under, deepest, peak = np.empty(len(value), bool), 0.0, cash
+    for first in range(0, len(value), _PIECE):  # whole columns of shares would be tens of megabytes for long runs
+        piece = value[first : first + _PIECE]
+        share = np.maximum.accumulate(np.maximum(piece, peak))
+        peak = float(share[-1])
+        np.divide(piece, share, out=share)
+        under[first : first + len(piece)] = share < 1.0 - 1e-12
+        deepest = min(deepest, float(share.min()) - 1.0)
     if deepest > -1e-12:
         return {"max_drawdown": 0.0, "max_drawdown_days": 0.0, "time_under_water": 0.0}
     # A spell runs from the last bar at the peak to the bar that reaches it again (or the last bar).

@@ -1,8 +1,8 @@
 """From fills to a result: the common end of every fill model.
 
-vectorbt's Portfolio makes the equity curve and the roundtrips of every run alike. It is given the fills as order
-records, each with its own price and fee, on a time index without zone. Up to `WHOLE` cells (bars x markets) it stands
-on every bar; beyond that on the bars with fills and the last bar of each day, and the bars in between, at which cash
+vectorbt's portfolio functions make the equity curve and the roundtrips of every run alike. They are given the fills as
+order records, each with its own price and fee. Up to `WHOLE` cells (bars x markets) they see
+every bar; beyond that on the bars with fills and the last bar of each day, and the bars in between, at which cash
 and positions do not change, come from the ledger kept here. Both are compared wherever they meet.
 """
 
@@ -168,15 +168,16 @@ def ledger(rows: int, closes: np.ndarray, book: Book, start: float) -> tuple[np.
     return cash, net, (net if gross is net or np.array_equal(net, gross) else gross), quantity
 
 
-def portfolio(merged: np.ndarray, closes: np.ndarray, bar: np.ndarray, column: np.ndarray, change: np.ndarray,
-              price: np.ndarray, fee: np.ndarray, cash: float) -> Any:
-    """vectorbt's Portfolio of these fills: one column a market, one cash for all."""
-    import pandas as pd
+def accounts(closes: np.ndarray, bar: np.ndarray, column: np.ndarray, change: np.ndarray, price: np.ndarray,
+             fee: np.ndarray, cash: float) -> tuple[np.ndarray, np.ndarray, str]:
+    """What vectorbt's Portfolio makes of these fills, one column a market and one cash for all: the equity at every
+    close, the records of its positions, and the engine that made them. The functions behind it are called directly:
+    for a year of days its tables of statistics and its pandas frames would cost four times as much as all else."""
     from vectorbt._engine import is_rust_available
-    from vectorbt.base.array_wrapper import ArrayWrapper
-    from vectorbt.portfolio.base import Portfolio
-    from vectorbt.portfolio.enums import log_dt, order_dt
+    from vectorbt.portfolio import dispatch
+    from vectorbt.portfolio.enums import Direction, order_dt
 
+    engine = "rust" if is_rust_available() else "numba"
     n = closes.shape[1]
     order = np.argsort(column, kind="stable") if n > 1 else slice(None)
     records = np.zeros(len(bar), order_dt)
@@ -184,11 +185,28 @@ def portfolio(merged: np.ndarray, closes: np.ndarray, bar: np.ndarray, column: n
     records["col"], records["idx"] = column[order], bar[order]
     records["size"], records["side"] = np.abs(change[order]), change[order] < 0
     records["price"], records["fees"] = price[order], fee[order]
-    index = pd.DatetimeIndex(merged.view("M8[us]"))
-    wrapper = ArrayWrapper(index, pd.RangeIndex(n), 2, group_by=np.zeros(n, np.int64) if n > 1 else None)
-    return Portfolio(wrapper, pd.DataFrame(closes, index=index, columns=wrapper.columns, copy=False), records,
-                     np.empty(0, log_dt), np.array([cash]), n > 1, fillna_close=False,
-                     engine="rust" if is_rust_available() else "numba")
+    of_column = _map(records, n)
+    held = dispatch.assets(dispatch.asset_flow(closes.shape, records, of_column, Direction.Both, engine=engine),
+                           engine=engine)
+    worth = dispatch.asset_value(closes, held, engine=engine)
+    flow = dispatch.cash_flow(closes.shape, records, of_column, False, engine=engine)
+    if n > 1:
+        group, start = np.array([n]), np.array([cash])
+        worth = dispatch.asset_value_grouped(worth, group, engine=engine)
+        flow = dispatch.cash_flow_grouped(flow, group, engine=engine)
+        left = dispatch.cash_grouped(closes.shape, flow, group, start, engine=engine)
+    else:
+        left = dispatch.cash(flow, np.array([cash]), engine=engine)
+    value = np.ascontiguousarray(dispatch.value(left, worth, engine=engine)).reshape(-1)
+    if not len(records):
+        return value, np.empty(0, _EMPTY_TRADES), engine
+    trades = dispatch.get_exit_trades(records, closes, of_column, engine=engine)
+    return value, dispatch.get_positions(trades, _map(trades, n), engine=engine), engine
+
+
+def _map(records: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """vectorbt's map of records to columns; they come column by column, so they are their own order."""
+    return np.arange(len(records)), np.bincount(records["col"], minlength=columns)
 
 
 def _vectorbt(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[str], merged: np.ndarray,
@@ -199,33 +217,17 @@ def _vectorbt(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[
     else:
         rows = np.unique(np.concatenate((book.bar, metrics.day_ends(merged))))
         bar, kept = np.searchsorted(rows, book.bar), closes[rows]
-    made = portfolio(merged if rows is None else merged[rows], kept, bar, book.column, book.change, book.price,
-                     book.fee, spec.cash)
-    value = np.ascontiguousarray(made.value().to_numpy()).reshape(-1)
+    value, records, engine = accounts(kept, bar, book.column, book.change, book.price, book.fee, spec.cash)
     own = cash + net
     ours = own if rows is None else own[rows]
     off = np.abs(value - ours).max() / max(float(np.abs(ours).max()), spec.cash)
     if not off <= _AGREE:
         raise AssertionError(f"the ledger and the portfolio disagree by {off:g} of the equity")
-    records = _positions_of(made) if len(book.bar) else np.empty(0, _EMPTY_TRADES)
     table = _roundtrips(records, candles, symbols, merged, rows)
     if rows is None:
-        return value, table, made.engine
+        return value, table, engine
     own[rows] = value
-    return own, table, made.engine
-
-
-def _positions_of(made: Any) -> np.ndarray:
-    """What `made.positions.values` is, without the tables of statistics that vectorbt prepares on the way (3 ms)."""
-    from vectorbt.portfolio import dispatch
-
-    columns = len(made.wrapper.columns)
-    orders = made.orders
-    trades = dispatch.get_exit_trades(orders.values, made.close.to_numpy(), orders.col_mapper.col_map,
-                                      engine=made.engine)
-    # Trades come column by column, so they are their own map.
-    col_map = np.arange(len(trades)), np.bincount(trades["col"], minlength=columns)
-    return dispatch.get_positions(trades, col_map, engine=made.engine)
+    return own, table, engine
 
 
 _EMPTY_TRADES: Final = [(name, np.float64) for name in (

@@ -1,6 +1,7 @@
 """What a backtest produced: tables as columns, figures, and where they came from.
 
-A result is kept as a folder of Arrow files, one a table, and one `summary.json`. Nothing here imports pandas.
+A result is kept as a folder of Arrow files, one a table, and one `summary.json`. A column that is another table's too
+is kept once: the file that lacks it names the table that has it. Nothing here imports pandas.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,11 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
     # signed quantity and market value of every symbol at every bar.
     "positions": ("time", "symbol", "quantity", "value"),
 }
+
+
+_PLACES: Final = b"workbench.columns"
+"""In a file's metadata: every column of the table, in order, and where it is: the table's own name, or
+[another table, its column]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,9 +73,18 @@ class BacktestResult:
         import pyarrow.feather as feather
 
         folder.mkdir(parents=True, exist_ok=True)
+        first: dict[int, str] = {}  # the table that keeps an array, by the array's identity
+        for name, columns in self.tables.items():
+            for column in columns.values():
+                first.setdefault(id(column), name)
 
         def write(name: str) -> None:
-            table = pa.table({key: _arrow(column) for key, column in self.tables[name].items()})
+            columns = self.tables[name]
+            places = {key: name if (there := first[id(column)]) == name else [there, next(
+                other for other, each in self.tables[there].items() if each is column)]
+                for key, column in columns.items()}
+            table = pa.table({key: _arrow(column) for key, column in columns.items() if places[key] == name})
+            table = table.replace_schema_metadata({_PLACES: orjson.dumps(places)})
             feather.write_feather(table, str(folder / f"{name}.arrow"), compression="lz4")
 
         at_once(write, self.tables, sum(len(table.get("time", ())) for table in self.tables.values()))
@@ -100,12 +115,22 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def read_table(folder: Path, name: str, columns: list[str] | None = None):
     """One table of a saved result as a memory-mapped `pyarrow.Table`; raises `NotFound` for an unknown name."""
+    import orjson
+    import pyarrow as pa
     import pyarrow.feather as feather
 
     path = folder / f"{name}.arrow"
     if not path.name[: -len(".arrow")].isidentifier() or not path.is_file():
         raise NotFound(f"this run has no table {name!r}", remedy="tables are " + ", ".join(TABLES))
-    return feather.read_table(str(path), columns=columns, memory_map=True)
+    with pa.memory_map(str(path)) as file:
+        places = orjson.loads((pa.ipc.open_file(file).schema.metadata or {}).get(_PLACES, b"{}"))
+    wanted = list(places) if columns is None else columns
+    own = feather.read_table(str(path), columns=[key for key in wanted if places[key] == name] if places else columns,
+                             memory_map=True)
+    if not places or len(own.column_names) == len(wanted):
+        return own
+    return pa.table({key: own.column(key) if places[key] == name else
+                     read_table(folder, places[key][0], [places[key][1]]).column(0) for key in wanted})
 
 
 def load(folder: Path) -> BacktestResult:

@@ -261,5 +261,4 @@ def run(spec: BacktestSpec, candles: Sequence[Candles], merged: np.ndarray, advi
 
 def _changes(exposure: np.ndarray, markets: int) -> int:
     """At most how many orders a market strategy's advice can make."""
-    given = exposure[exposure == exposure]
-    return int(np.count_nonzero(given[1:] != given[:-1])) + 1 + markets
+    return int(np.count_nonzero(exposure[1:] != exposure[:-1])) + 1 + markets

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import times
+from engine import candle_parquet, times
 from engine.candle_store import CandleStore
 from engine.candles import Candles
 from engine.errors import Invalid, NotFound, Unavailable
@@ -176,3 +176,28 @@ def test_a_file_from_elsewhere_in_the_folder_is_no_candle_file(store: CandleStor
     (store.root / "demo" / "README").write_text("x")
     (store.root / "demo" / "no-pair").mkdir()
     assert store.datasets()[0].rows == len(store.read(MARKET, 60)) == 5
+
+
+def test_a_file_written_again_while_it_is_read_is_read_anew(store: CandleStore,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(bars(90))
+    whole = candle_parquet.chunks_of
+    written: list[int] = []
+
+    def meanwhile(path: Path) -> candle_parquet.Chunks:
+        if not written:  # the footer said 90 bars
+            written.append(90)
+            written.append(CandleStore(store.root).write(bars(120)).added)
+        return whole(path)
+
+    monkeypatch.setattr(candle_parquet, "chunks_of", meanwhile)
+    assert len(store.read(MARKET, 60)) == 120 and written == [90, 30]
+
+
+def test_a_column_that_only_some_files_have_is_nan_elsewhere(store: CandleStore) -> None:
+    january = 31 * 1440
+    store.write(bars(january))
+    store.write(bars(100, start=JANUARY + january * 60 * 10**6, trades=np.arange(100.0)))
+    trades = store.read(MARKET, 60).extra["trades"]
+    assert [dataset.files for dataset in store.datasets()] == [2]
+    assert np.isnan(trades[:january]).all() and (trades[january:] == np.arange(100)).all()

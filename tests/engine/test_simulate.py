@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import orjson
+import pyarrow.feather as feather
 import pytest
 
 from engine import result as results
@@ -218,11 +219,24 @@ def test_a_benchmark_that_is_not_there_is_named():
     assert curve[0] == curve[1] == 100_000 and curve[-1] == 200_000
 
 
+def test_a_column_of_several_tables_is_kept_once(tmp_path):
+    made = simulate.run(spec(), MemoryStore(walk(300, key=MARKET)))
+    made.save(tmp_path)
+    assert made.tables["indicators"]["time"] is made.tables["equity"]["time"]
+    assert feather.read_table(tmp_path / "indicators.arrow").column_names == ["symbol", "fast", "slow"]
+    for name, columns in made.tables.items():
+        assert results.read_table(tmp_path, name).column_names == list(columns)
+    kept = results.read_table(tmp_path, "positions", ["value", "symbol"])
+    assert kept.column_names == ["value", "symbol"] and kept.num_rows == 300
+    np.testing.assert_array_equal(kept["value"].to_numpy(), made.tables["positions"]["value"])
+    np.testing.assert_array_equal(results.load(tmp_path).tables["positions"]["time"], made.tables["equity"]["time"])
+
+
 def test_a_new_process_finds_the_compiled_steps_on_disk(tmp_path):
     code = ("from engine.advice import _walk_market; from engine import strategies; strategies.get('rsi').load();"
-            "print(sum(_walk_market.stats.cache_hits.values()))")
+            "print(sum(_walk_market.compiled.stats.cache_hits.values()))")
     told = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}).stdout.strip() for _ in range(2)]
     assert told == ["0", "1"]
-    assert [path.name.startswith("engine-") for path in tmp_path.iterdir()] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["engine"]
     assert list(tmp_path.rglob("*rsi*.nbi"))
