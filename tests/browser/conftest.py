@@ -1,5 +1,7 @@
-"""A headless Chromium for a whole session, a fresh context for a test, and what no page may do.
+"""A headless Chromium for a whole session, which every test finds without cookies, storage or pages, and what no page
+may do.
 
+It has one context, on the disk: only there Chromium keeps the scripts it compiled, which halves the cost of a page.
 `page` fails its test when the page logged a JavaScript error or asked for anything outside loopback.
 """
 
@@ -7,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from tests.requirements import find_chromium
 
@@ -15,25 +17,37 @@ LOCAL = {"127.0.0.1", "localhost", "[::1]", "::1", ""}
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
     path = find_chromium()
     assert path, "no Chromium: run `python -m tests.requirements`"
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path,
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("chromium"), executable_path=path, viewport={"width": 1400, "height": 900},
+            accept_downloads=True,
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
                   "--disable-background-networking", "--disable-sync"],
         )
-        yield chromium
-        chromium.close()
+        yield context
+        context.close()
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(20_000)
-    yield context
-    context.close()
+def context(chromium: BrowserContext) -> Iterator[BrowserContext]:
+    chromium.set_default_timeout(20_000)
+    first = chromium.pages[0]  # opened with the browser; stays when a test's own pages are closed
+    yield chromium
+    devtools = chromium.new_cdp_session(first)
+    for page in chromium.pages[1:]:
+        parts = urlsplit(page.url)
+        page.close()
+        if parts.scheme in ("http", "https"):
+            devtools.send("Storage.clearDataForOrigin", {
+                "origin": f"{parts.scheme}://{parts.netloc}",
+                "storageTypes": "local_storage,indexeddb,cache_storage,service_workers"})
+    devtools.detach()
+    chromium.clear_cookies()
+    chromium.clear_permissions()
+    chromium.set_offline(False)
 
 
 @pytest.fixture
