@@ -105,6 +105,27 @@ async def test_nothing_is_heard_of_a_write_that_fails(database: Database, log: E
     await everything.stop()
 
 
+async def test_every_way_to_add_events_counts_on_where_the_others_left_off(database: Database, log: EventLog) -> None:
+    def work(connection) -> list[int]:
+        numbers = [log.append(connection, "s", "log", {}).seq]
+        numbers += [event.seq for event in log.append_many(connection, "s", [("log", {}), ("log", {})])]
+        numbers += [log.append(connection, "s", "log", {}).seq, log.append(connection, "t", "log", {}).seq]
+        numbers += log.append_all(connection, [("s", "log", {}, "{}"), ("t", "log", {}, "{}")], times.now())
+        return [*numbers, log.append(connection, "s", "log", {}).seq, log.append(connection, "t", "log", {}).seq]
+
+    def again(connection) -> list[int]:
+        before = log.append(connection, "s", "log", {}).seq
+        log.delete(connection, "s")
+        return [before, log.append(connection, "s", "log", {}).seq]
+
+    first, second, third = await asyncio.gather(database.write(work), database.write(work), database.write(again))
+    assert first == [1, 2, 3, 4, 1, 5, 2, 6, 3]
+    assert second == [7, 8, 9, 10, 4, 11, 5, 12, 6]
+    assert third == [13, 1]
+    assert [event.seq for event in await log.page("t")] == [1, 2, 3, 4, 5, 6]
+    assert [event.seq for event in await log.page("s")] == [1]
+
+
 async def test_data_that_is_not_json_is_refused(database: Database, log: EventLog) -> None:
     with pytest.raises(Invalid) as caught:
         await database.write(lambda c: log.append(c, "s", "log", {"n": object()}))
