@@ -218,7 +218,8 @@ class AlertCalls:
             "name": name, "condition": condition, "threshold": threshold, **words})
 
     async def change_rule(self, id: str, **words: Any) -> dict[str, Any]:
-        """Change name, threshold, window, lasting, cooldown, enabled or silenced_until (a time, "" for none)."""
+        """Change name, condition, model, threshold, window, lasting, cooldown, enabled or silenced_until (a time, ""
+        for none)."""
         return await self._http.json("PATCH", _path("rules", id), json=words)
 
     async def delete_rule(self, id: str) -> None:

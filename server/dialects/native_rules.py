@@ -46,9 +46,12 @@ class NewRule(Strict):
 
 
 class RuleChange(Strict):
-    """Fields that are left out stay. `silenced_until`: an ISO 8601 time until which the rule waits; "" for none."""
+    """Fields that are left out stay. `silenced_until`: an ISO 8601 time until which the rule waits; "" for none. With
+    another condition or model the rule begins anew."""
 
     name: Name | None = None
+    condition: str | None = None
+    model: Annotated[str | None, Field(max_length=128, description="a model's id; empty: all")] = None
     threshold: Number | None = None
     window: Window | None = None
     lasting: Seconds | None = None

@@ -98,8 +98,7 @@ class Rules:
     async def create(self, name: str, condition: str, threshold: float, *, window: float = 300.0, model: str = "",
                      lasting: float = 0.0, cooldown: float = 300.0, owner: str = "") -> Rule:
         """A new rule, switched on. Raises `Invalid`."""
-        if condition not in CONDITIONS:
-            raise Invalid(f"{condition!r} is no condition", field="condition", remedy="use " + ", ".join(CONDITIONS))
+        _check(condition)
         row: dict[str, Any] = {"id": secrets.token_hex(8), "name": name, "condition": condition,
                "params": {"threshold": threshold, "window": window}, "model": model, "lasting": lasting,
                "cooldown": cooldown, "enabled": True, "owner": owner, "created_at": times.micros(times.now())}
@@ -116,17 +115,31 @@ class Rules:
         return _rule(await self._db.read(lambda connection: _one(connection, id)))
 
     async def change(self, id: str, **values: Any) -> Rule:
-        """Change `name`, `threshold`, `window`, `lasting`, `cooldown`, `enabled` or `silenced_until`."""
+        """Change `name`, `condition`, `model`, `threshold`, `window`, `lasting`, `cooldown`, `enabled` or
+        `silenced_until`. With another condition or model it begins anew: what fired by the old one is over."""
+        _check(values.get("condition"))
+        at = times.micros(times.now())
+
         def work(connection: Connection) -> None:
             row = _one(connection, id)
-            params = {name: values.pop(name) for name in ("threshold", "window") if name in values}
+            params = {name: values[name] for name in ("threshold", "window") if name in values}
+            changes = {name: value for name, value in values.items() if name not in params}
             if params:
-                values["params"] = {**row.params, **params}
-            if values:
-                connection.execute(update(rules).where(rules.c.id == id).values(values))
+                changes["params"] = {**row.params, **params}
+            if any(values.get(name, getattr(row, name)) != getattr(row, name) for name in ("condition", "model")):
+                self._begin_anew(connection, row, at)
+            if changes:
+                connection.execute(update(rules).where(rules.c.id == id).values(changes))
 
         await self._db.write(work)
         return await self.get(id)
+
+    def _begin_anew(self, connection: Connection, rule: Any, at: int) -> None:
+        """End what a rule has fired, and forget the state of every model."""
+        states = select(rule_states).where(rule_states.c.rule_id == rule.id)
+        for state in connection.execute(states.where(rule_states.c.state == "firing")).all():
+            self._take(connection, _Step(rule, state.model_id, "firing", "ok", None), at)
+        connection.execute(delete(rule_states).where(rule_states.c.rule_id == rule.id))
 
     async def delete(self, id: str) -> None:
         """Delete a rule with its firings. Raises `NotFound`."""
@@ -210,11 +223,12 @@ class Rules:
         return {model: figures for model, figures in known.items() if figures is not None}
 
     def _take(self, connection: Connection, step: "_Step", at: int) -> None:
-        """Write a change of state down, unless another server has done so."""
+        """Write a change of state down, unless another server has done so, or the rule is another one by now."""
         rule, key = step.rule, (rule_states.c.rule_id == step.rule.id, rule_states.c.model_id == step.model)
         found = connection.execute(select(rule_states).where(*key)).first()
         if (found.state if found else "ok") != step.before or not connection.execute(
-                select(rules.c.id).where(rules.c.id == rule.id)).first():
+                select(rules.c.id).where(rules.c.id == rule.id, rules.c.condition == rule.condition,
+                                         rules.c.model == rule.model)).first():
             return
         values: dict[str, Any] = {"state": step.after, "since_at": at, "value": step.value}
         if step.after == "firing":
@@ -269,6 +283,12 @@ def _held_back(rule: Any, state: Any, at: int) -> bool:
 
 def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:,.6g}"
+
+
+def _check(condition: str | None) -> None:
+    """Raise `Invalid` for a word that is no condition."""
+    if condition is not None and condition not in CONDITIONS:
+        raise Invalid(f"{condition!r} is no condition", field="condition", remedy="use " + ", ".join(CONDITIONS))
 
 
 def _one(connection: Connection, id: str) -> Any:

@@ -204,6 +204,26 @@ async def test_what_a_model_fired_ends_with_it(database: Database) -> None:
     await desk.activity.close()
 
 
+async def test_another_condition_or_bot_begins_anew_and_ends_what_had_fired(database: Database) -> None:
+    desk = await desk_of(database)
+    await desk.say(Lifecycle(model="other", running=True))
+    rule = await desk.rules.create("silent", "no_heartbeat", 60, model="bot", lasting=5, cooldown=1000)
+    assert await desk.look(61) == [] and await desk.look(67) == ["firing"]
+    await desk.rules.change(rule.id, threshold=61.0)
+    assert await desk.look(68) == ["firing"], "another threshold goes on"
+    changed = await desk.rules.change(rule.id, condition="error_rate", threshold=0.0, model="other")
+    assert (changed.condition, changed.model, changed.threshold) == ("error_rate", "other", 0.0)
+    assert await desk.look(69) == ["firing", "resolved"]
+    [firing] = await desk.rules.firings(rule=rule.id)
+    assert firing.resolved_at is not None
+    await desk.say(LogLine(model="other", line="x", type="error"))
+    assert await desk.look(70) == ["firing", "resolved"], "it must hold for a while"
+    assert await desk.look(76) == ["firing", "resolved", "firing"], "and did not fire for this bot before"
+    with pytest.raises(Invalid):
+        await desk.rules.change(rule.id, condition="boredom")
+    await desk.activity.close()
+
+
 async def test_there_are_no_other_conditions(database: Database) -> None:
     with pytest.raises(Invalid):
         await Rules(db=database, events=EventLog(database)).create("x", "weather", 1)

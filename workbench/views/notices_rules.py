@@ -146,7 +146,6 @@ class Rules:
         for part in (self._new, self._enable, self._silence, self._hush, self._delete):
             part.visible = rule is not None
         self._speak.visible = bool(rule and _silent(rule))
-        self.condition.widget.disabled = self.model.widget.disabled = rule is not None
         if rule:
             self._enable.label = "Switch off" if rule["enabled"] else "Switch on"
 
@@ -200,7 +199,8 @@ class Rules:
             return
         name = (self.name.widget.value or "").strip()
         if self._picked:
-            await self._client.change_rule(self._picked, name=name or title, **words)
+            await self._client.change_rule(self._picked, name=name or title, condition=self.condition.widget.value,
+                                           model=self.model.widget.value, **words)
             done = "The rule is changed."
         else:
             made = await self._client.create_rule(name or title, self.condition.widget.value,
