@@ -90,7 +90,7 @@ const picture = (card, width, height) => {
   return svg;
 };
 
-export function render({ model, el }) {
+export function render({ model, el, view }) {
   const grid = element("div", { class: "cards", role: "list", "aria-label": model.caption });
   const cards = new Map(), places = new Map(), large = new Set();
   const paint = (card) => {
@@ -154,5 +154,10 @@ export function render({ model, el }) {
   }, 1000);
   model.on("remove", () => { clearInterval(ticking); sized.disconnect(); });
   el.append(grid);
-  model.send_msg({ ask: "ready" });
+  setTimeout(() => {  // once the view stands
+    // As in live_rows.js: without this the first word would carry the component, which the server has just added, back
+    // to the server.
+    view.model.document?.create_json_patch([]);
+    model.send_msg({ ask: "ready" });
+  }, 0);
 }
