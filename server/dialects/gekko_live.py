@@ -167,8 +167,8 @@ def routes(services: Services) -> list[Route]:
         post("/api/startGekko", StartHandler, "Start a watcher or a strategy",
              Answer(doc="its state; a text when there is no key for real orders", model=_object("id", "config"),
                     content=("text/plain",)), 403, 429),
-        post("/api/stopGekko", StopHandler, "Stop an instance; it moves to the archive", status),
-        post("/api/deleteGekko", DeleteHandler, "Delete an instance from the archive", status),
+        post("/api/stopGekko", StopHandler, "Stop an instance; it moves to the archive", status, 503),
+        post("/api/deleteGekko", DeleteHandler, "Delete an instance from the archive", status, 503),
         Route(methods="GET", path="/api/gekkos", handler=GekkosHandler, auth="read", tag=NAME, options=_OPTIONS,
               summary="All instances", answers={200: Answer(doc="states by id", model=_object("live", "archive"))}),
         Route(methods="GET", path="/", hidden=True, **socket),  # to others this address is a page

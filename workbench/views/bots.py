@@ -17,6 +17,9 @@ from workbench.views.new_backtest import _CARD
 
 __all__ = ["BotPage", "Bots"]
 
+NEWS: Final = ("state", "trades", "advice", "error")
+"""What a row is marked for when it changes: candles come to all of them all the time."""
+
 EVERY: Final = 1.0
 """Seconds between two looks while a bot is live; three times that when none is."""
 DEMO: Final = {"short": 10, "long": 21, "signal": 9, "down": -0.025, "up": 0.025, "persistence": 1}
@@ -29,7 +32,7 @@ class Bots(PageView):
     """`/bots`: all of them, those that ended, and the form that starts one."""
 
     def build(self) -> Any:
-        shared: dict[str, Any] = {"columns": COLUMNS, "page": 50, "most": 5000, "sortable": True}
+        shared: dict[str, Any] = {"columns": COLUMNS, "page": 15, "most": 5000, "sortable": True}
         self._live = LiveRows(self.look, caption="Live bots", placeholder="No bot is live.",
                               searchable="Search live bots", **shared)
         self._past = LiveRows(self.look, caption="Archive", placeholder="Nothing was archived yet.",
@@ -71,7 +74,8 @@ class Bots(PageView):
             rows, known = {each["id"]: row_of(each) for each in items}, self._rows[name]
             if rows.keys() - known.keys() or known.keys() - rows.keys():
                 table.reset(rows.values())
-            elif changed := [row for id, row in rows.items() if row != known[id]]:
+            elif changed := [{**row, "quiet": not any(row[key] != known[id][key] for key in NEWS)}
+                             for id, row in rows.items() if row != known[id]]:
                 table.put(changed)
             self._rows[name] = rows
             card.visible = bool(rows)

@@ -119,6 +119,7 @@ class BotLive:
     async def load(self) -> None:
         """Everything up to now."""
         self.document = pn.state.curdoc
+        self._show_figures()
         lists = self.instance["lists"]
         self._trades.reset(reversed([_trade(each) for each in lists.get("tradeCompleted", ())]))
         self._trips.reset(reversed([_trip(each) for each in lists.get("roundtrip", ())]))
@@ -151,7 +152,6 @@ class BotLive:
             if len(page) < 1000:
                 break
         self._said.reset(reversed([row for event in events[-500:] if (row := _said(event)) is not None]))
-        self._show_figures()
 
     def _home(self) -> Market:
         """Where the candles that it hears are stored."""

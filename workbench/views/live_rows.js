@@ -258,7 +258,7 @@ export function render({ model, el, view }) {
         const before = trs.get(row.id);
         if (!before) continue;
         before.replaceChildren(...cellsOf(row));
-        highlight(before);
+        if (!row.quiet) highlight(before);
         if (open.has(row.id)) before.nextElementSibling.replaceWith(detail(row));
       } else if (model.page > 0) fresh = true;
       else {
