@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from engine.errors import Invalid, Problem
+from engine.errors import Invalid, Problem, Unavailable
 
 __all__ = ["SETTINGS", "Config", "Setting", "add_arguments", "table"]
 
@@ -241,6 +241,14 @@ class Config:
     def database(self) -> str:
         """The database's URL, the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'workbench.sqlite'}"
+
+    def make_data_dir(self) -> None:
+        """Make the data directory, for its owner alone, unless it is there. Raises `Unavailable`."""
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Unavailable(f"the data directory {self.data_dir} cannot be made: {error.strerror}", field="data_dir",
+                              remedy="name another with --data-dir") from None
 
     @classmethod
     def load(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None,

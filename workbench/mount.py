@@ -143,7 +143,7 @@ def local_tokens(arguments: argparse.Namespace, work: Callable[[Any], Awaitable[
 
     async def run() -> T:
         config = config_of(arguments)
-        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.make_data_dir()
         db = Database(config.database)
         await db.open()
         try:
@@ -166,7 +166,7 @@ def local_subscribers(arguments: argparse.Namespace, work: Callable[[Any, Any], 
 
     async def run() -> T:
         config = config_of(arguments)
-        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.make_data_dir()
         async with Database(config.database) as db:
             subscribers = Subscribers(db, Users(db))
             try:
@@ -182,7 +182,7 @@ def upgrade_database(arguments: argparse.Namespace) -> tuple[str | None, str]:
     from server.store.schema import upgrade
 
     config = config_of(arguments)
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config.make_data_dir()
     return upgrade(config.database)
 
 

@@ -124,7 +124,10 @@ class BaseHandler(Guarded):
             self._body.clear()
             self._refuse(self._too_large())
         elif self.body_file is not None:
-            self.body_file.write(chunk)
+            try:
+                self.body_file.write(chunk)
+            except OSError as error:  # the disk is full, say
+                self._refuse(error)
         else:
             self._body += chunk
 

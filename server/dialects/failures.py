@@ -1,5 +1,7 @@
 """From an exception to the status and words of an answer. Each dialect renders a Failure in its own error body."""
 
+import errno
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +48,7 @@ STATUSES: Final[tuple[tuple[type[errors.WorkbenchError], int], ...]] = (
     (MethodNotAllowed, 405), (UpgradeRequired, 426),
 )
 _UNEXPECTED: Final = "something went wrong inside the workbench"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _CODES: Final = {400: "malformed", 401: "unauthenticated", 413: "too_large", 422: "invalid", 429: "busy",
                  500: "internal", 503: "unavailable"}
 
@@ -65,6 +68,9 @@ class Failure:
 
 def failure_of(error: BaseException | None, status: int = 500) -> Failure:
     """The failure that an exception means. Anything unexpected becomes a 500 that says nothing of the inside."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        error = errors.Unavailable(f"the server's disk takes nothing more: {os.strerror(error.errno)}",
+                                   remedy="free space there, or make it writable, then repeat the request")
     if isinstance(error, errors.WorkbenchError):
         for kind, found in STATUSES:
             if isinstance(error, kind):

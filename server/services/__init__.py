@@ -72,7 +72,7 @@ class Services:
     async def open(cls, config: Config, *, compute: bool = True) -> "Services":
         """Open the database (migrated), the stores and the services; the pool starts in the background. Without
         `compute` it does not start, and runs stay queued."""
-        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.make_data_dir()
         db = Database(config.database)
         await db.open()
         services = None

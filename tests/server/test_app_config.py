@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Invalid
+from engine.errors import Invalid, Unavailable
 from server.config import SETTINGS, Config, add_arguments, table
 
 RELIED_ON = {  # what scripts, documents and other programs use
@@ -85,6 +85,16 @@ def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
         Config.load(["--config", str(tmp_path / "a.toml")], {})
     with pytest.raises(Invalid, match="cannot be read"):
         Config.load(["--config", str(tmp_path / "none.toml")], {})
+
+
+def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(Unavailable, match="cannot be made") as caught:
+            Config(data_dir=tmp_path / place).make_data_dir()
+        assert caught.value.field == "data_dir" and "--data-dir" in caught.value.remedy
+    Config(data_dir=tmp_path / "a" / "b").make_data_dir()
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
 def test_secrets_have_no_flag() -> None:

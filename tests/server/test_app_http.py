@@ -1,6 +1,7 @@
 """The shell over real sockets: what is let in, what is refused, and how it is said."""
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -250,6 +251,24 @@ async def test_uploads_are_spooled_and_may_be_larger(client: httpx.AsyncClient) 
     answer = await client.post("/probe/spool", content=b"x" * 5_000_000)
     assert answer.json() == {"size": 5_000_000, "in_memory": 0}
     assert (await client.post("/probe/spool", content=b"x" * 6_000_001)).status_code == 413
+
+
+async def test_an_upload_to_a_full_disk_is_told(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def __init__(self, **options: Any) -> None:
+            pass
+
+        def write(self, chunk: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("server.dialects.base.tempfile.SpooledTemporaryFile", Full)
+    for size in (10, 5_000_000):  # whole, and piece by piece
+        answer = await client.post("/probe/spool", content=b"x" * size)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert "No space left" in answer.json()["error"]["message"] and "Retry-After" in answer.headers
 
 
 async def test_a_refused_body_leaves_the_connection_usable(server: Any, client: httpx.AsyncClient) -> None:
