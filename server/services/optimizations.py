@@ -325,6 +325,10 @@ def _parameters_of(base: BacktestSpec, store: CandleStore) -> set[str]:
             raise Invalid(f"{base.strategy!r} is not a strategy of this fill model",
                           remedy="use one of " + ", ".join(PARAMETERS))
         return set(PARAMETERS[name])
+    if base.fill_model == "alerts":
+        from engine import detectors
+
+        return {each.name for each in detectors.get(base.strategy).strategy.parameters}
     from engine import strategies
 
     return {each.name for each in strategies.find(base.strategy, store).parameters}

@@ -78,6 +78,30 @@ async def test_a_backtest_is_a_run_with_a_report(api: httpx.AsyncClient) -> None
     assert again.status_code == 201
 
 
+async def test_a_detectors_parameters_are_swept(api: httpx.AsyncClient) -> None:
+    path = MARKET.replace("BTC", "ETH")
+    await upload(api, candles([*CALM, *BREAK, *ABOVE, *RETEST, *LOSE]), path)
+    base = {"strategy": "breakout_retest_short", "markets": ["test:ETH/USD"], "params": PARAMS, "resolution": "1m",
+            "direction": "both", "fill_model": "alerts", "fill_options": {"bar": "1m"}}
+    asked = {"base": base, "parameters": {"trail": [0.0, 1.0], "patience": [1, 50]}, "objective": "total_return"}
+    answer = await api.post("/workbench/api/sweeps", json=asked)
+    assert answer.status_code == 201, answer.text
+    id = answer.json()["id"]
+
+    async def ended() -> bool:
+        return (await api.get(f"/workbench/api/runs/{id}")).json()["state"] in ("completed", "failed")
+
+    await until(ended, timeout=120)
+    trials = (await api.get(f"/workbench/api/sweeps/{id}/trials")).json()
+    assert trials["total"] == 4, trials
+    columns = trials["columns"]
+    assert set(columns["state"]) == {"completed"}, trials
+    assert sorted(zip(columns["params.patience"], columns["params.trail"], columns["metrics.trades"], strict=True)) == [
+        (1, 0.0, 0), (1, 1.0, 0), (50, 0.0, 1), (50, 1.0, 1)], "who waits one bar is there at no retest"
+    wrong = await api.post("/workbench/api/sweeps", json=asked | {"parameters": {"luck": [1, 2]}})
+    assert wrong.status_code == 422 and "luck" in wrong.text
+
+
 async def test_a_backtest_that_cannot_work_is_refused_with_the_field(api: httpx.AsyncClient) -> None:
     path = "/workbench/api/detectors/breakout_retest_short/backtest"
     for body, field in (({"markets": ["test:NONE/USD"]}, "markets.0"), ({"markets": ["nothing"]}, "markets.0"),
