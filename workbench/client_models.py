@@ -215,7 +215,7 @@ class ModelCalls:
 
     async def screener(self, id: str, *, after: int | None = None, before: int | None = None,
                        tail: int | None = None, limit: int = 200) -> EventPage[dict[str, Any]]:
-        """One page of a screener's results: dictionaries with seq, at, received_at, result."""
+        """One page of a screener's results: dictionaries with seq, at, received_at, result, run."""
         return await self._numbered(id, "screener", None, after, before, tail, (), "", "", limit)
 
     async def model_events(self, id: str, *, after: int | None = None, before: int | None = None,

@@ -218,7 +218,7 @@ class Screener(Events):
 
     def show(self, event: Event) -> dict[str, Any]:
         return {"seq": event.seq, "received_at": event.at, "at": event.data.get("at"),
-                "result": event.data.get("result")}
+                "result": event.data.get("result"), "run": event.data.get("run") or ""}
 
 
 class ModelStream(StreamHandler):

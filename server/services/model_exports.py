@@ -53,7 +53,7 @@ def _event(event: Event) -> Sequence[Any]:
 
 
 def _screener(event: Event) -> Sequence[Any]:
-    return event.seq, event.at, event.data.get("at"), _json(event.data.get("result"))
+    return event.seq, event.at, event.data.get("at"), _json(event.data.get("result")), event.data.get("run") or ""
 
 
 EXPORTS: Final[Mapping[str, Sheet]] = {
@@ -68,7 +68,8 @@ EXPORTS: Final[Mapping[str, Sheet]] = {
                     "response": "text", "annotation": "text", "run": "text"}, _call),
     "events": Sheet({"seq": "integer", "id": "integer", "received_at": "time", "type": "text", "data": "text"},
                     _event),
-    "screener": Sheet({"seq": "integer", "received_at": "time", "at": "time", "result": "text"}, _screener),
+    "screener": Sheet({"seq": "integer", "received_at": "time", "at": "time", "result": "text",
+                       "run": "text"}, _screener),
 }
 """The files that can be had."""
 

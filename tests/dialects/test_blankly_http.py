@@ -266,6 +266,11 @@ async def test_a_backtest_leaves_the_figures_of_the_live_model_alone(bot: Bot) -
     assert (model.symbols, model.metrics, model.auto_pnl) == ((), {}, True)
     assert await bot.services.activity.pnl_points(bot.id) == [(1651647605_000000, 10.0)]
     [screener] = [data for type, data in await bot.events() if type == "screener"]
+    admin = {"Authorization": f"Bearer {bot.services.admin_token}"}
+    place = f"/workbench/api/models/{bot.id}/screener"
+    [shown] = (await bot.client.get(place, headers=admin)).json()["items"]
+    table = (await bot.client.get(place, headers=admin, params={"format": "csv"})).text
+    assert shown["run"] == screener["run"] and screener["run"] in table
     events = await bot.services.events.page(f"run/{screener['run']}")
     assert [event.type for event in events] == ["pnl", "metrics", "auto-pnl", "symbol"]
     assert events[0].data["values"] == [[1651647605_000000, -99.0]]
