@@ -100,6 +100,10 @@ def run_task(task_id: str, topic: str, packed: bytes, do: Callable[..., dict[str
         reports.add(key, kind, data, now=not left or (kind == "started" and left == len(jobs)))
 
     try:
+        if not Path(note).parent.is_dir():  # the server asks newcomers too, but they may be quicker than the question
+            error = (f"the worker {worker.address} does not see the server's data directory; mount it there under the "
+                     "same path")
+            return {job["key"]: ["failed", {"error": error, "code": "pool"}] for job in jobs}
         if not memory:
             return work.run_batch(jobs, emit, cancelled.__contains__, do)
         with work.MemoryGuard(memory, Path(note)):

@@ -29,6 +29,8 @@ from server.store.tables import runs
 
 BATCH: Final = 16
 LOOK_AGAIN: Final = 5.0
+NOWHERE: Final = ("the run was computed, but its results are not in the server's data directory; the worker sees "
+                  "another one under the same path: mount the server's there")
 
 log = logging.getLogger("workbench.runs")
 
@@ -248,7 +250,9 @@ class Dispatcher:
         done = [self._flights[key] for key, found in by_key.items()
                 if found[-1].type == "done" and key in self._flights]
         if done:
-            await asyncio.to_thread(self._accept, done)
+            for flight in await asyncio.to_thread(self._accept, done):
+                key = self._key_of[flight.run_id]
+                by_key[key][-1] = Report(key=key, type="failed", data={"code": "pool", "error": NOWHERE})
         encoded = {id(report): encode(report.data) for report in reports
                    if report.type in ("progress", "log", "metric")}
         known = [(self._flights[key], found) for key, found in by_key.items() if key in self._flights]
@@ -261,13 +265,18 @@ class Dispatcher:
         if any(report.final and report.type != "done" for report in reports):  # it may be queued again
             self.wake()
 
-    def _accept(self, flights: Sequence[_Flight]) -> None:
-        """Give whole results their place. Only the server does this, so a process given up for dead cannot."""
+    def _accept(self, flights: Sequence[_Flight]) -> list[_Flight]:
+        """Give whole results their place; those that have none. Only the server does this, so a process given up for
+        dead cannot."""
+        missing = []
         for flight in flights:
             target = self._results / flight.run_id
             if flight.scratch.is_dir():
                 shutil.rmtree(target, ignore_errors=True)
                 flight.scratch.rename(target)
+            elif not target.is_dir():
+                missing.append(flight)
+        return missing
 
     def _forget(self, ended: Sequence[tuple[str, _Flight]]) -> None:
         for key, flight in ended:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.candle_store import CandleStore
+from server import pool_cluster
 from server.pool import Pool
 from server.services.runs import Runs
 from server.store.database import Database
@@ -39,13 +40,27 @@ class Cluster:
         self._spawn("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard",
                     "--dashboard-address", "127.0.0.1:0")
         for _ in range(workers):
-            self._spawn("distributed.cli.dask_worker", self.address, "--host", "127.0.0.1", "--nthreads", "1",
-                        "--no-dashboard", "--local-directory", str(self._folder))
+            self.add_worker()
 
-    def _spawn(self, module: str, *arguments: str) -> None:
+    def add_worker(self) -> None:
+        self._spawn("distributed.cli.dask_worker", self.address, "--host", "127.0.0.1", "--nthreads", "1",
+                    "--no-dashboard", "--local-directory", str(self._folder))
+
+    def blind_worker(self, hidden: Path) -> None:
+        """A worker, without a nanny, that sees an empty folder where `hidden` is."""
+        self._spawn("distributed.cli.dask_worker", self.address, "--host", "127.0.0.1", "--nthreads", "1",
+                    "--no-dashboard", "--no-nanny", "--local-directory", "/tmp",
+                    before=("bwrap", "--dev-bind", "/", "/", "--tmpfs", str(hidden), "--"))
+
+    def _spawn(self, module: str, *arguments: str, before: tuple[str, ...] = ()) -> None:
         self._processes.append(subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}))
+            [*before, sys.executable, "-m", module, *arguments], cwd=ROOT, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}))
+
+    def kill_newest(self) -> None:
+        process = self._processes.pop()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def kill(self) -> None:
         for process in self._processes:
@@ -129,3 +144,60 @@ async def test_a_deaf_run_on_a_strange_worker_is_stopped_by_the_scheduler(cluste
         assert heard[-1].type == "done"
     finally:
         await pool.close()
+
+
+async def test_runs_wait_while_a_worker_does_not_see_the_data_directory(cluster: Cluster, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    pool = Pool(data_dir=data, scheduler=cluster.address, do=pool_jobs.do, warm_up=pool_jobs.nothing)
+    async with Database(tmp_path / "workbench.sqlite") as db:
+        runs = Runs(db=db, events=EventLog(db), pool=pool, store=CandleStore(data / "candles"), data_dir=data)
+        await asyncio.to_thread(cluster.start, 0)
+        await asyncio.to_thread(cluster.blind_worker, data)
+        await pool.start()
+        await runs.start()
+        try:
+            run = await runs.submit({"strategy": "test", "params": {}, "markets": ["demo:A/USD"]}, lenient=True)
+            await until(lambda: "does not see the server's data directory" in pool.reason, 60)
+            assert not pool.ready and str(data) not in pool.reason  # /healthz says it to everybody
+            assert (await runs.get(run.id)).state == "queued"
+            await asyncio.to_thread(cluster.kill_newest)
+            await asyncio.to_thread(cluster.add_worker)
+
+            async def done() -> bool:
+                return (await runs.get(run.id)).state == "completed"
+
+            await until(done, 60)
+            assert pool.ready and pool.reason == ""
+        finally:
+            await runs.close()
+            await pool.close()
+
+
+async def test_a_run_fails_with_a_reason_on_a_worker_that_sees_another_directory(
+        cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def trusting(self: pool_cluster.Cluster) -> None:  # as if the worker had gone blind after it was asked
+        self.ready, self.reason = True, ""
+
+    monkeypatch.setattr(pool_cluster.Cluster, "_check_shared", trusting)
+    data = tmp_path / "data"
+    data.mkdir()
+    pool = Pool(data_dir=data, scheduler=cluster.address, do=pool_jobs.do, warm_up=pool_jobs.nothing)
+    async with Database(tmp_path / "workbench.sqlite") as db:
+        runs = Runs(db=db, events=EventLog(db), pool=pool, store=CandleStore(data / "candles"), data_dir=data)
+        await asyncio.to_thread(cluster.start, 0)
+        await asyncio.to_thread(cluster.blind_worker, data)
+        await pool.start()
+        await runs.start()
+
+        try:
+            run = await runs.submit({"strategy": "test", "params": {}, "markets": ["demo:A/USD"]}, lenient=True)
+
+            async def failed() -> bool:
+                return (await runs.get(run.id)).state == "failed"
+
+            await until(failed, 60)
+            assert "does not see the server's data directory; mount it" in ((await runs.get(run.id)).error or "")
+        finally:
+            await runs.close()
+            await pool.close()

@@ -78,6 +78,11 @@ async def test_a_failing_run_says_why_and_leaves_no_folder(house: Desk, act: str
         await house.runs.summary(run.id)
 
 
+async def test_a_run_whose_results_are_nowhere_has_failed(house: Desk) -> None:
+    failed = await house.reaches(await house.submit(act="elsewhere"), "failed")
+    assert "the worker sees another one under the same path" in failed.error and failed.metrics == {}
+
+
 async def test_chatter_is_throttled_and_the_fixed_steps_stay(house: Desk) -> None:
     run = await house.submit(act="chatty")
     await house.reaches(run, "completed")
