@@ -27,8 +27,8 @@ _NO_NUMBER: Final = re.compile(rb'"(?s:[^"\\]|\\.?)*+(?:"|\Z)|-?\b(?:NaN|Infinit
 _FILENAME: Final = re.compile(rb"filename\*?=", re.IGNORECASE)
 
 
-def parse(content_type: str, body: bytes) -> dict[str, Any]:
-    """The fields of a body, whatever its form; an empty one has none. Raises `Malformed`.
+def parse(content_type: str, body: bytes, most: int = MOST_FIELDS) -> dict[str, Any]:
+    """The fields of a body, whatever its form; an empty one has none. Raises `Malformed`, also for more than `most`.
 
     The first letter tells JSON from a form where the content type does not, or says form, as curl's -d does.
     """
@@ -40,7 +40,7 @@ def parse(content_type: str, body: bytes) -> dict[str, Any]:
         return _multipart(content_type, body)
     if kind.endswith("json") or body.lstrip()[:1] in (b"{", b"["):
         return _json(body)
-    return _form(body)
+    return _form(body, most)
 
 
 def _loads(text: bytes) -> Any:
@@ -63,9 +63,9 @@ def _json(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _form(body: bytes) -> dict[str, Any]:
+def _form(body: bytes, most: int) -> dict[str, Any]:
     try:
-        pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+        pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=most, errors="strict")
     except (UnicodeDecodeError, ValueError) as error:
         raise Malformed(f"the body is not a form: {error}", remedy="send UTF-8, and not too many fields") from None
     return _gathered(pairs)

@@ -35,6 +35,8 @@ from server.services.activity_backtests import run_id
 __all__ = ["routes"]
 
 MAX_RESULT: Final = 100 * 2**20
+MAX_NAMES: Final = 2_000_000
+"""Fields of a result that is a form: the oldest kits send two names for each point of its curve."""
 MAX_KEY: Final = 255
 _TAG: Final = "blankly events"
 
@@ -197,7 +199,7 @@ class Time(BlanklyHandler):
 
 def _result(content_type: str, body: bytes, named: str) -> Mapping[str, Any]:
     """The body of a result in the words of `engine.detached.build`. Runs in a thread."""
-    fields = Fields(parse(content_type, body))
+    fields = Fields(parse(content_type, body, MAX_NAMES))
     if fields.raw("account_values") is None and "json" in content_type.lower():
         fields.need("account_values")  # in a form, an empty list is not there
     return {

@@ -55,6 +55,7 @@ class DetachedBacktests:
         self._events = events
         self._activity = activity
         self._folder = folder
+        self._swapping = asyncio.Lock()  # the files of a result and its row change together
 
     async def result(self, read: Callable[[], Mapping[str, Any]], *, model: str, backtest_id: str | None,
                      principal: Principal, dialect: str = "native", project: str = "") -> Run:
@@ -79,12 +80,13 @@ class DetachedBacktests:
         part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
             await asyncio.to_thread(made.save, part)
-            told = await self._status(id)
-            values = self._values(owner, given, made, facts | told, principal, dialect)
-            await asyncio.to_thread(_swap, part, folder)
+            async with self._swapping:
+                told = await self._status(id)
+                values = self._values(owner, given, made, facts | told, principal, dialect)
+                await asyncio.to_thread(_swap, part, folder)
+                return await self._db.write(lambda connection: self._keep(connection, id, model, "completed", values))
         finally:
             await asyncio.to_thread(shutil.rmtree, part, True)
-        return await self._db.write(lambda connection: self._keep(connection, id, model, "completed", values))
 
     async def status(self, status: Mapping[str, Any], *, model: str, backtest_id: str | None, principal: Principal,
                      dialect: str = "native", project: str = "") -> None:

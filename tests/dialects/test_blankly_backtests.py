@@ -1,5 +1,6 @@
 """Detached backtests become runs like any other, whatever comes first and however often."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -206,6 +207,28 @@ async def test_a_large_result_is_kept_whole(bench: Bench) -> None:
     await bench.post("/v1/backtest/result", content=body, headers={"Content-Type": "application/json"})
     [run] = await bench.runs()
     assert run.resolution == "1m" and (await bench.services.runs.table(run.id, "equity")).num_rows == 200_000
+
+
+async def test_the_names_of_many_points_are_no_reason_to_refuse(bench: Bench) -> None:
+    """The oldest kits send two for each point of the curve."""
+    names = "&account_values=time&account_values=value" * 20_000
+    body = "symbols=A&quote_asset=USD&backtest_id=b1&metrics=cagr" + names
+    await bench.post("/v1/backtest/backtest-result", content=body.encode(),
+                     headers={"Content-Type": "application/x-www-form-urlencoded"})
+    [run] = await bench.runs()
+    assert run.state == "completed"
+    assert (await bench.services.runs.summary(run.id))["extra"]["reported by the model"] == {"cagr": None}
+
+
+async def test_a_result_that_comes_many_times_at_once(bench: Bench) -> None:
+    """As when a client gives up waiting and tries again."""
+    values = [[{**point, "value": point["value"] * (factor if index else 1)} for index, point in enumerate(
+        RESULT["account_values"])] for factor in range(1, 11)]
+    await asyncio.gather(*(bench.post("/v1/backtest/result", json={
+        **RESULT, "account_values": each, "backtest_id": "b1"}) for each in values))
+    [run] = await bench.runs()
+    last = (await bench.services.runs.table(run.id, "equity"))["value"].to_pylist()[-1]
+    assert run.metrics["total_return"] == pytest.approx(last / 10_000 - 1), "the files are those of the row"
 
 
 async def test_the_report_page_draws_it(bench: Bench, tmp_path: Path) -> None:
