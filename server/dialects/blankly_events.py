@@ -39,6 +39,9 @@ MAX_NAMES: Final = 2_000_000
 """Fields of a result that is a form: the oldest kits send two names for each point of its curve."""
 MAX_KEY: Final = 255
 _TAG: Final = "blankly events"
+_HEADERS: Final = ("Authorization, Content-Type, Idempotency-Key, X-Request-ID, projectid, modelid, versionid, token, "
+                   "project_id, model_id, version_id, api_key, api_pass, time, backtesting, backtestingid")
+"""What pages of the origins that the settings name may send."""
 
 
 def _headers(request: HTTPServerRequest) -> dict[str, str]:
@@ -60,6 +63,11 @@ class BlanklyHandler(BaseHandler):
 
     dialect = "blankly"
     carriers = (_api_pass,)
+
+    def _answer_origin(self) -> None:
+        super()._answer_origin()
+        if self.request.method == "OPTIONS" and self.context.origins.knows(self.request.headers.get("Origin", "")):
+            self.lasting_header("Access-Control-Allow-Headers", _HEADERS)
 
     def _header(self, *names: str) -> str:
         headers = _headers(self.request)

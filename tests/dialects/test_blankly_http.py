@@ -158,6 +158,18 @@ async def test_every_generation_of_headers(bot: Bot) -> None:
     assert len(await bot.events("/log")) == 2
 
 
+async def test_a_page_of_a_named_origin_may_send_every_header(tmp_path: Path) -> None:
+    async with running_server(tmp_path, origins=("https://desk.example",)) as server, httpx.AsyncClient(
+            base_url=server.url) as client:
+        asked = {"Origin": "https://desk.example", "Access-Control-Request-Method": "POST"}
+        answer = await client.options("/v1/live/log", headers=asked)
+        allowed = {name.strip().lower() for name in answer.headers["Access-Control-Allow-Headers"].split(",")}
+        for generation in (OLDEST, MIDDLE, NEWEST, "versionid time backtesting backtestingid content-type"):
+            assert set(generation.lower().split()) <= allowed
+        foreign = await client.options("/v1/live/log", headers=asked | {"Origin": "https://evil.example"})
+        assert not [name for name in foreign.headers if name.startswith("access-control")]
+
+
 async def test_strangers_are_told_so(bot: Bot) -> None:
     log = {"line": "x", "type": "stdout"}
     other = await bot.services.activity.create_project("other")
