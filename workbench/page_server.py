@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.routing import Router
 from tornado.web import Application, HTTPError, RequestHandler
+from tornado.websocket import WebSocketClosedError
 
 from workbench.client import AsyncClient
 from workbench.pages import PAGES, Page
@@ -115,6 +116,7 @@ class Pages(Router):
         """Import Panel beside the running loop, then make the application."""
         await _beside(_prepare)
         self._panel = self._server()
+        logging.getLogger("asyncio").addFilter(unless_left)
 
     def _server(self) -> Any:
         import signal
@@ -140,6 +142,7 @@ class Pages(Router):
 
     async def stop(self) -> None:
         """Close all pages."""
+        logging.getLogger("asyncio").removeFilter(unless_left)
         if self._panel is not None:
             with contextlib.suppress(Exception):
                 self._panel.stop(wait=False)
@@ -217,6 +220,12 @@ class Pages(Router):
                           can_leave=visitor.can_leave)
 
         return view
+
+
+def unless_left(record: logging.LogRecord) -> bool:
+    """Lets through what asyncio reports, but for words to a browser that left while they were on their way: Panel does
+    not wait for them once the page is gone, and asyncio takes that for a mistake."""
+    return not (record.exc_info and isinstance(record.exc_info[1], WebSocketClosedError))
 
 
 async def _beside(work: Callable[[], None]) -> None:

@@ -192,7 +192,7 @@ class BaseHandler(Guarded):
         self._announce("application/json", status)
         if squeezed:
             self.set_header("Content-Encoding", "gzip")
-        await self.finish(body)
+        self.finish(body)  # not awaited: a client that has left meanwhile is no error
 
     def write_bytes(self, body: bytes | str, content_type: str, status: int = 200) -> None:
         """Answer with a ready body."""
