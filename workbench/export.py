@@ -3,7 +3,7 @@
 import io
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -16,7 +16,7 @@ from engine.result import TABLES
 from workbench import theme
 from workbench.views import tiles
 from workbench.views.data import Cache, run_data
-from workbench.views.drawing import at_once, beside
+from workbench.views.drawing import at_once, beside, off_loop
 
 
 def stem(summary: Any, run: Any = None) -> str:
@@ -54,7 +54,12 @@ async def html_page(cache: Cache, run: Any, look: Style) -> bytes:
     }
     models = [block.content for blocks in sections.values() for block in blocks if not isinstance(block.content, str)]
     script, places = await beside(cache.data, partial(components, models, wrap_script=False)) if models else ("", [])
-    waiting = iter(places)
+    return await off_loop(cache.data, _page, cache, run, look, span, sections, script, iter(places))
+
+
+def _page(cache: Cache, run: Any, look: Style, span: str, sections: Mapping[str, Sequence[Any]], script: str,
+          waiting: Iterator[str]) -> bytes:
+    """The page around what was drawn; `waiting` are the places of its charts, in order."""
     body = []
     for name, blocks in sections.items():
         cards = "".join(
@@ -110,14 +115,14 @@ async def csv_zip(cache: Cache) -> bytes:
     """All tables as CSV in a zip; times are RFC 3339 text, UTC."""
     from pyarrow import csv
 
-    return _zip(await _tables(cache), "csv", lambda table, out: csv.write_csv(table, out))
+    return await off_loop(cache.data, _zip, await _tables(cache), "csv", csv.write_csv)
 
 
 async def parquet_zip(cache: Cache) -> bytes:
     """All tables as Parquet in a zip; times are timestamps in microseconds, UTC."""
     from pyarrow import parquet
 
-    return _zip(await _tables(cache), "parquet", lambda table, out: parquet.write_table(table, out))
+    return await off_loop(cache.data, _zip, await _tables(cache), "parquet", parquet.write_table)
 
 
 def _zip(tables: dict[str, dict[str, np.ndarray]], ending: str, write: Callable[[Any, Any], None]) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import zipfile
 
 import numpy as np
@@ -58,6 +59,25 @@ def test_parquet_tables_read_back(made):
     assert str(trips.schema.field("entry_time").type) == "timestamp[us, tz=UTC]"
     assert trips["symbol"].to_pylist() == made[0].tables["roundtrips"]["symbol"].tolist()
     assert np.array_equal(trips["pnl"].to_numpy(), made[0].tables["roundtrips"]["pnl"])
+
+
+class RemoteRun(LocalRun):
+    """A result that has to be fetched: there is a loop that others wait for."""
+
+    async def table(self, name, **part):
+        return super().table(name, **part)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pack", [export.csv_zip, export.parquet_zip])
+async def test_tables_are_packed_beside_the_loop(made, pack, monkeypatch):
+    threads = []
+    zipped = export._zip
+    monkeypatch.setattr(export, "_zip", lambda *given: threads.append(threading.current_thread()) or zipped(*given))
+    packed = [await pack(Cache(RemoteRun(*made))), drive(pack(Cache(LocalRun(*made))))]
+    names, again = (zipfile.ZipFile(io.BytesIO(each)).namelist() for each in packed)
+    assert names == again and len(names) == 5
+    assert [thread is threading.main_thread() for thread in threads] == [False, True]
 
 
 def test_file_names_are_safe():

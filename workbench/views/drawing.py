@@ -27,9 +27,14 @@ async def beside(data: RunData | None, work: Callable[P, T], *given: P.args, **n
 
     What is made belongs to no document yet, so that a thread may make it.
     """
+    return await off_loop(data, lambda: drawn(work, *given, **named))
+
+
+async def off_loop(data: RunData | None, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Do what takes long and makes no charts: on a thread where there is a loop to keep free, else here."""
     if data is not None and not waits(data):
-        return drawn(work, *given, **named)
-    return await asyncio.to_thread(lambda: drawn(work, *given, **named))
+        return work(*given, **named)
+    return await asyncio.to_thread(work, *given, **named)
 
 
 def at_once(build: Callable[..., Any], *given: Any) -> Callable[[], Any]:
