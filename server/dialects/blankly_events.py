@@ -13,6 +13,7 @@ well. Bodies are JSON, forms or multipart (see `blankly_body`), the words are in
 answered 200 with an empty body, after the commit; what is not, with `{"error": text}` and the field's name.
 """
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -180,7 +181,10 @@ class BacktestResult(BlanklyHandler):
     async def post(self) -> None:
         principal, model = self.sender, self.model
         instant_of(self._header("time"))
-        read = partial(_result, self.request.headers.get("Content-Type", ""), self.body, self.named_backtest)
+        named, key = self.named_backtest, self.request.headers.get("Idempotency-Key")
+        if key and not named:  # sent again, it is the same backtest
+            named = "request " + hashlib.sha256(key.encode()).hexdigest()[:32]
+        read = partial(_result, self.request.headers.get("Content-Type", ""), self.body, named)
         await self.services.detached.result(read, model=model, backtest_id=None, principal=principal,
                                             dialect=self.dialect, project=self.project)
         self.accept()

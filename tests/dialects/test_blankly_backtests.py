@@ -153,6 +153,14 @@ async def test_without_an_id_each_result_gets_one(bench: Bench) -> None:
     assert [run.tags for run in await bench.runs()] == [(), ("last",)], "a status without one is about the latest"
 
 
+async def test_a_repeated_request_without_an_id_is_the_same_backtest(bench: Bench) -> None:
+    for model in ("m1", "m1", "m2"):
+        await bench.post("/v1/backtest/result", headers={"Idempotency-Key": "k1", "model_id": model}, json=RESULT)
+    assert [run.strategy for run in await bench.runs()] == ["m1", "m2"]
+    await bench.post("/v1/backtest/result", headers={"Idempotency-Key": "k2"}, json=RESULT)
+    assert len(await bench.runs()) == 3
+
+
 async def test_a_backtest_that_failed_is_a_failed_run_until_its_result_comes(bench: Bench) -> None:
     await bench.post("/v1/backtest/status", json={"successful": False, "status_summary": "Error",
                                                   "status_details": "KeyError: 'USD'", "backtest_id": "b1"})
