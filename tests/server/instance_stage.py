@@ -65,7 +65,7 @@ class Stage:
         def there() -> bool:
             assert instance.state != "failed", instance.error
             return (instance.position or 0) >= second
-        await until(there, timeout=20, message=f"{instance.id} does not reach {second}")
+        await until(there, timeout=60, message=f"{instance.id} does not reach {second}")
 
 
 @asynccontextmanager

@@ -69,8 +69,11 @@ async def minutes(made: Stage, clock: Clock, instance: Any, count: int) -> None:
 
 
 def settled(made: Stage, id: str) -> bool:
-    runner = made.instances._runners.get(id)
-    return runner is None or not runner.broker.wishes  # type: ignore[attr-defined]
+    """Whether every wish was dealt with, and what became of it is saved."""
+    instances = made.instances
+    runner, watch = instances._runners.get(id), instances._watches.get(instances._places.get(id, ()))
+    saving = watch is not None and watch.lock.locked()
+    return runner is None or not (saving or runner.broker.wishes)  # type: ignore[attr-defined]
 
 
 async def said(made: Stage, id: str, *kinds: str) -> list[Any]:

@@ -237,7 +237,7 @@ class DeploymentPage(PageView):
         up = found is not None and found.wanted == "running"
         self._stop.disabled = not up
         self._run.name = "Run this instead" if up else "Run"
-        self._run.width = 140 if up else 100
+        self._run.width = 156 if up else 100
         if found:
             self._upload.kept = (found.plan, found.schedule)
 
