@@ -145,6 +145,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
                  "listens"),
     Setting(name="notice_networks", kind="list", default=(),
             help="link-local or metadata networks that notices may go to all the same: 169.254.10.0/24"),
+    Setting(name="credit_threshold", kind="number", default=0.0, low=0, high=1000,
+            help="percent of its start price that an alert must gain for its credit to be consumed, not reimbursed"),
     Setting(name="trust_proxy", kind="switch", default=False,
             help="believe X-Forwarded-For and -Proto (only behind a reverse proxy that sets them)"),
     Setting(name="session_days", kind="number", default=14.0, low=0.001, high=3650,
@@ -191,6 +193,7 @@ class Config:
     origins: tuple[str, ...] = ()
     public_url: str = ""
     notice_networks: tuple[str, ...] = ()
+    credit_threshold: float = 0.0
     trust_proxy: bool = False
     session_days: float = 14.0
     idle_timeout: float = 75.0

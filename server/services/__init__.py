@@ -103,7 +103,7 @@ class Services:
                                         data_dir=config.data_dir,
                                         runner=hosts.run if hosts else model_runner.run),
                 alerts=alerts, hooks=Hooks(db, alerts),
-                subscribers=Subscribers(db, users), credits=Credits(db, events),
+                subscribers=Subscribers(db, users), credits=Credits(db, events, config.credit_threshold),
                 deliveries=Deliveries(db=db, events=events, data_dir=config.data_dir, allowed=config.notice_networks),
                 rules=Rules(db=db, events=events, profit=profit),
                 markets=markets, exchanges=exchanges, keys=keys,

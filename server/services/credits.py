@@ -73,7 +73,9 @@ class Entry:
 
 
 class Credits:
-    """The ledger. `start` settles what ended while nobody looked, and goes on settling as alerts end."""
+    """The ledger. `start` settles what ended while nobody looked, and goes on settling as alerts end.
+
+    `threshold`: percent of its start price that an alert must gain to be a winning one."""
 
     def __init__(self, db: Database, events: EventLog, threshold: float = 0.0) -> None:
         self._db = db
@@ -204,10 +206,11 @@ class Credits:
         at = times.micros(times.now())
 
         def work(connection: Connection) -> dict[int, Credit]:
-            row = connection.execute(select(alerts.c.state, alerts.c.gain).where(alerts.c.id == alert)).first()
+            row = connection.execute(select(alerts.c.state, alerts.c.gain, alerts.c.start).where(
+                alerts.c.id == alert)).first()
             if row is not None and row.state in ("closed", "aborted"):
-                kind, amount = ("consumption", 0) if consumes(row.state, row.gain, self._threshold) else (
-                    "reimbursement", 1)
+                won = consumes(row.state, row.gain, abs(row.start) * self._threshold / 100)
+                kind, amount = ("consumption", 0) if won else ("reimbursement", 1)
                 values = {"alert": alert, "before": connection.execute(LAST).scalar_one(), "kind": kind,
                           "amount": amount, "at": at}
                 if connection.execute(SETTLE, values).rowcount and amount:

@@ -229,3 +229,23 @@ async def test_grants_are_checked(database: Database) -> None:
         with pytest.raises(Invalid):
             await people.create(email)
     await people.close()
+
+
+async def test_a_gain_below_the_threshold_is_reimbursed(database: Database, tmp_path: Path) -> None:
+    from engine.candle_store import CandleStore
+
+    events = EventLog(database)
+    alerts = Alerts(db=database, events=events, store=CandleStore(tmp_path / "candles"), data_dir=tmp_path)
+    people, credits = Subscribers(database, Users(database)), Credits(database, events, threshold=5.0)
+    ann = (await people.create("ann@example.org", access="FULL")).id
+    await credits.grant(ann, 5)
+    states = []
+    for exit in (104.0, 105.0, 105.5):  # percent of the start and price are the same here
+        alert = await alerts.create(instrument="STOCKS", ticker="T", start=100.0, target=110.0, stop=95.0)
+        await credits.use(alert.id, [ann])
+        await alerts.move(alert.id, "onGoing")
+        await alerts.move(alert.id, "closed", exit=exit)
+        states.append((await credits.settle(alert.id))[ann].state)
+    assert states == ["REIMBURSED", "REIMBURSED", "CONSUMED"] and (await people.get(ann)).balance == 4
+    assert await credits.unbalanced() == {}
+    await people.close()
