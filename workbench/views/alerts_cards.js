@@ -111,7 +111,7 @@ export function render({ model, el, view }) {
       element("header", {}, element("b", { class: card.direction === "BUY" ? "buy" : "sell" }, card.direction === "BUY" ? "▲ buy" : "▼ sell"),
         element("h3", {}, card.title), element("span", { class: `state is-${tone}` }, element("i", { class: "dot", "aria-hidden": "true" }), word),
         model.large ? null : grow),
-      element("p", { class: "muted" }, card.about, " ", element("time", { "data-at": life(card), title: new Date(life(card)).toISOString() }, ago(life(card)))),
+      element("p", { class: "muted" }, card.about, " · ", element("time", { "data-at": life(card), title: new Date(life(card)).toISOString() }, ago(life(card)))),
       plot, facts, card.note ? element("p", { class: "muted" }, card.note) : null,
       big && card.reason ? element("p", { class: "reason" }, card.reason) : null].filter(Boolean));
     const width = Math.max(plot.clientWidth || place.clientWidth - 24 || 320, 220);

@@ -56,7 +56,7 @@ class History:
         self.outcome = pn.widgets.Select(label="State", options=OUTCOMES, **wide)
         self.since = pn.widgets.DatePicker(label="Detected from", **wide)
         self.until = pn.widgets.DatePicker(label="until", **wide)
-        self._clear = pn.widgets.Button(label="Clear filters", width=110, margin=0)
+        self._clear = pn.widgets.Button(label="Clear filters", width=110, margin=(20, 0, 0, 0))  # beside the inputs
         self._filters = (self.ticker, self.detector, self.instrument, self.direction, self.outcome, self.since,
                          self.until)
         for widget in self._filters:
