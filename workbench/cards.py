@@ -38,7 +38,7 @@ def sparkline(values: Sequence[float], *, width: int = 160, height: int = 36, la
     """An inline SVG of a curve with a hairline at its first value; a dash when there is nothing to draw."""
     points = [float(value) for value in values if value is not None and math.isfinite(value)]
     if len(points) < 2:
-        return '<span style="opacity:.6">—</span>'
+        return '<span style="opacity:.75">—</span>'
     low, high = min(points), max(points)
     span = (high - low) or 1.0
     inner = height - 4
@@ -58,9 +58,9 @@ def sparkline(values: Sequence[float], *, width: int = 160, height: int = 36, la
 
 
 def badge(state: str) -> str:
-    """The state as a coloured pill; the word itself carries the meaning."""
+    """The state as a pill with a coloured rim; the word, in the colour of the text, carries the meaning."""
     colour = STATE_COLOURS.get(state, "#8793a2")
-    return (f'<span style="display:inline-block;border:1px solid {colour};color:{colour};border-radius:99px;'
+    return (f'<span style="display:inline-block;border:1px solid {colour};border-radius:99px;'
             f'padding:0 8px;font-size:11px;font-weight:600">{html.escape(state)}</span>')
 
 

@@ -48,13 +48,14 @@ class LivePart(JSComponent):  # type: ignore[misc]
 
 
 class LiveTiles(LivePart):
-    """Figures on top of a page: (name, value, tone); a tone is gain, loss or empty."""
+    """Figures on top of a page: (name, value, tone); a tone is gain, loss or empty. Those `awaited` have their place
+    before they have a value."""
 
     _esm = "live_tiles.js"
 
-    def __init__(self, look: Style, **params: Any) -> None:
+    def __init__(self, look: Style, *, awaited: Sequence[str] = (), **params: Any) -> None:
         super().__init__(css=colours(look), **params)
-        self.tiles: list[tuple[str, str, str]] = []
+        self.tiles = [(name, "…", "") for name in awaited]
 
     def put(self, tiles: Sequence[tuple[str, str, str]]) -> None:
         """Replace them."""

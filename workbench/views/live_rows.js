@@ -99,6 +99,7 @@ const figures = new Set(["number", "money", "percent"]);
 export function render({ model, el, view }) {
   const columns = model.columns, last = model.newest === "last";
   let rows = new Map(), shown = model.page, more = false, searched = "", sorted = null, descending = true, paused = false;
+  let filled = false;  // whether what belongs here is known
   const trs = new Map(), open = new Set();
   const names = columns.map((column) => {
     const head = element("th", { scope: "col", class: figures.has(column.kind) ? "num" : "" });
@@ -223,7 +224,8 @@ export function render({ model, el, view }) {
   };
   const frame = (count) => {
     empty.hidden = count > 0;
-    empty.textContent = rows.size || searched || types.value ? "Nothing fits." : model.placeholder;
+    empty.textContent = !filled ? (model.placeholder && "Loading …") : rows.size || searched || types.value ? "Nothing fits."
+      : model.placeholder;
     table.hidden = !count;
     further.hidden = model.page > 0 && !model.asks && !more ? count <= shown : !more;
   };
@@ -284,6 +286,7 @@ export function render({ model, el, view }) {
   model.on("msg:custom", (event) => {
     const said = JSON.parse(event.data ?? event);
     if (said.rows && model.typed) offered(said.rows.map((row) => row.type));
+    filled = filled || said.do === "put" || Boolean(said.filled);
     if (said.do === "reset") {
       rows = new Map(said.rows.map((row) => [row.id, row]));
       more = said.more;

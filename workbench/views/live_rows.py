@@ -27,7 +27,8 @@ class LiveRows(LivePart):
 
     `newest` says where new rows go. With `asks`, search and filter are the caller's (`searched`), else the browser's.
     `page` > 0 shows that many rows and more on request; 0 shows all there are. `asked` hears the browser: the names
-    are "more", "pick" (with `id`), "search" (with `text` and `type`) and "pause" (with `on`).
+    are "more", "pick" (with `id`), "search" (with `text` and `type`) and "pause" (with `on`). An `awaited` table says
+    that it loads until it is fed.
     """
 
     columns = param.List(default=[], doc="{key, title, kind}; kinds are the names of `cells` in live_rows.js")
@@ -49,12 +50,13 @@ class LiveRows(LivePart):
     _esm = "live_rows.js"
 
     def __init__(self, look: Style, *, asked: Callable[[str, dict[str, Any]], Awaitable[None]] | None = None,
-                 **params: Any) -> None:
+                 awaited: bool = False, **params: Any) -> None:
         super().__init__(css=sheet(look), **params)
         self._asked = asked
         self._rows: dict[str, Row] = {}
         self._more = False
         self._note: str | None = None
+        self.filled = not awaited
 
     @property
     def rows(self) -> list[Row]:
@@ -64,7 +66,7 @@ class LiveRows(LivePart):
     def reset(self, rows: Iterable[Row], *, more: bool = False, note: str | None = None) -> None:
         """Replace everything; `more` offers to load more."""
         self._rows = {str(row["id"]): row for row in rows}
-        self._more, self._note = more, note
+        self._more, self._note, self.filled = more, note, True
         self.tell(self.whole())
 
     def put(self, rows: Sequence[Row], note: str | None = None) -> Row | None:
@@ -79,7 +81,7 @@ class LiveRows(LivePart):
         while len(known) > self.most:
             del known[next(iter(known)) if self.newest == "last" else next(reversed(known))]
             self._more = dropped = True
-        self._rows = known
+        self._rows, self.filled = known, True
         if note is not None:
             self._note = note
         self.tell({"do": "put", "rows": list(rows), "note": note})
@@ -102,7 +104,8 @@ class LiveRows(LivePart):
         self.tell({"do": "pick", "id": id})
 
     def whole(self) -> dict[str, Any]:
-        return {"do": "reset", "rows": list(self._rows.values()), "more": self._more, "note": self._note}
+        return {"do": "reset", "rows": list(self._rows.values()), "more": self._more, "note": self._note,
+                "filled": self.filled}
 
     async def heard(self, name: str, data: dict[str, Any]) -> None:
         if self._asked is not None:

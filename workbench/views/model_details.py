@@ -32,7 +32,7 @@ class Details:
         self._found = pn.Column(words("<h2>Screener</h2>", look), self._results.view, sizing_mode="stretch_width",
                                 margin=0, visible=False)
         self._events = LiveRows(look, columns=EVENTS, caption="What happened", placeholder="Nothing has happened yet.",
-                                tall=420, most=500, asks=True, asked=self._asked)
+                                awaited=True, tall=420, most=500, asks=True, asked=self._asked)
         self._before: int | None = None
         self.view = pn.Column(self._facts, self._figures, self._found,
                               pn.Column(words("<h2>What happened</h2>", look), self._events,

@@ -40,11 +40,12 @@ __all__ = ["TABS", "ModelLive"]
 
 log = logging.getLogger("workbench.pages")
 TABS: Final = ("Trading", "Log", "Calls", "Details", "Against a backtest")
+TILES: Final = ("Profit", "Today", "Unrealised", "Exposure", "Open positions", "Orders")
 GATHER: Final = 0.05
 """Seconds between two showings of what has arrived."""
 DRAWN: Final = 0.4
-"""Seconds from an order's row to its mark in the chart, and between two drawings of charts: long enough for the figures to
-be drawn with the mark, since drawing is what costs the browser most."""
+"""Seconds from an order's row to its mark in the chart, and between two drawings of charts: long enough for the figures
+to be drawn with the mark, since drawing is what costs the browser most."""
 AGAIN: Final = 1.0
 """Seconds until a model that could not be read is asked for again."""
 PULSE: Final = [
@@ -74,7 +75,7 @@ class ModelLive(pn.viewable.Viewer):
         self._head = words("", self.look)
         self._problem = words("", self.look, visible=False)
         self._pulse = LiveRows(self.look, columns=PULSE, caption="State of the model", bare=True, placeholder="")
-        self._tiles = LiveTiles(self.look)
+        self._tiles = LiveTiles(self.look, awaited=TILES)
         self.trading = Trading(client, model_id, self.look, self.locked)
         self.log = Log(client, model_id, self.look)
         self.calls = Calls(client, model_id, self.look)

@@ -35,9 +35,9 @@ class Output:
         self._missed = 0
         self._meanwhile: list[Row] | None = None
         self.view = LiveRows(
-            look, columns=self.columns, caption=self.caption, placeholder=self.placeholder, newest=self.newest,
-            most=MOST, tall=460, bare=self.bare, searchable=self.search, types=list(self.types), typed=True,
-            pausable=self.newest == "last", asks=True, asked=self._asked)
+            look, awaited=True, columns=self.columns, caption=self.caption, placeholder=self.placeholder,
+            newest=self.newest, most=MOST, tall=460, bare=self.bare, searchable=self.search,
+            types=list(self.types), typed=True, pausable=self.newest == "last", asks=True, asked=self._asked)
 
     async def _page(self, **where: Any) -> Any:
         raise NotImplementedError

@@ -62,8 +62,9 @@ class Trading:
         self._currency = ""
         self._orders: dict[str, Order] = {}
         self._symbols: list[str] = []
-        self.orders = LiveRows(look, columns=ORDERS, caption="Orders", placeholder="No orders yet.", most=2000,
-                               tall=440, picks=True, asks=True, searchable="Search orders", asked=self._asked)
+        self.orders = LiveRows(look, columns=ORDERS, caption="Orders", placeholder="No orders yet.", awaited=True,
+                               most=2000, tall=440, picks=True, asks=True, searchable="Search orders",
+                               asked=self._asked)
         self._until: float | None = None
         self._text = ""
         self._meanwhile: dict[str, Order] | None = None
@@ -80,7 +81,7 @@ class Trading:
         self._no_curve = words('<p class="empty">The profit curve begins with the first trade that has a price.</p>',
                                look)
         self.positions = LiveRows(look, columns=POSITIONS, caption="Positions", page=50, most=5000,
-                                  placeholder="No position has been opened yet.")
+                                  placeholder="No position has been opened yet.", awaited=True)
         self._figures: Figures | None = None
         card = {"background": look.surface, "border": f"1px solid {look.border}", "border-radius": "10px",
                 "padding": "12px 14px", "min-width": "0"}
@@ -245,7 +246,7 @@ class Trading:
         """Show figures of profit and positions, as prepared; the document may be changed now."""
         self._figures = figures
         rows = positions_of(figures)
-        if rows != self.positions.rows:
+        if rows != self.positions.rows or not self.positions.filled:
             self.positions.reset(rows)
         currencies = list(figures.curves)
         if currencies != list(self._money.options):
@@ -283,7 +284,7 @@ class Trading:
 
     def _charts(self, columns: dict[str, np.ndarray], currency: str) -> list[Drawing]:
         drawings = [draw(pictures.profit(columns, self._look, currency=currency), self._look),
-                    draw(pictures.drawdown(columns, self._look, currency=currency), self._look)]
+                    draw(pictures.drawdown(columns, self._look, height=124, currency=currency), self._look)]
         figures = [drawing.figure for drawing in drawings]
         shared = drawings[0].sources["Profit"]  # the same rows: they travel once
         for renderer in figures[1].renderers:

@@ -82,7 +82,7 @@ class Overview(PageView):
             self.client.markets(), self.client.health())
         workers = health.get("workers") or {}
         self._ready = bool(workers.get("ready"))
-        ready = f"{workers.get('count', 0)} ready" if workers.get("ready") else "warming up"
+        ready = f"{workers.get('count', 0)} ready" if workers.get("ready") else "starting"
         tiles = [("Runs", f"{latest.total:,}"), ("Completed", f"{done.total:,}"),
                  ("Running", f"{running.total:,}"), ("Queued", f"{queued.total:,}"),
                  ("Markets", f"{len({entry['market'] for entry in markets}):,}"), ("Workers", ready)]

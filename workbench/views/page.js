@@ -18,17 +18,58 @@
     document.getElementById("wb-main").focus();
   });
 
+  // What a chart shows, in words: what is drawn, from where to where, and where it ends.
+  const figure = (value) => value.toLocaleString("en-US", { maximumSignificantDigits: 6, signDisplay: "negative" });
+  const instant = (value) => new Date(value).toISOString().slice(0, 16).replace("T", " ");
+  const label = (axes) => (axes && axes[0] && typeof axes[0].axis_label === "string" ? axes[0].axis_label : "");
+  const shown = (chart) => {
+    const parts = [];
+    const dated = Boolean(chart.below[0] && chart.below[0].type === "DatetimeAxis");
+    for (const renderer of chart.renderers) {
+      const field = renderer.visible && renderer.glyph && renderer.glyph.y && renderer.glyph.y.field;
+      const values = field ? Array.from(renderer.data_source.get_column(field) || []).filter(Number.isFinite) : [];
+      if (!values.length) continue;
+      const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)],
+        [Infinity, -Infinity]);
+      const name = renderer.name || (field === "value" || field === "y" ? label(chart.left) || "values" : field);
+      const count = values.length === 1 ? "one point" : `${figure(values.length)} points`;
+      parts.push(`${name}: ${count}, ${figure(low)} to ${figure(high)}, last ${figure(values[values.length - 1])}`);
+    }
+    const { start, end } = chart.x_range;
+    if (Number.isFinite(start) && Number.isFinite(end)) {
+      const say = dated ? instant : figure;
+      parts.push(`${label(chart.below) || (dated ? "time" : "from left to right")}: ${say(start)} to ${say(end)}`);
+    }
+    return parts.slice(0, 8).join("; ");
+  };
+  const charts = () => {
+    const found = new Map();
+    const index = window.Bokeh && window.Bokeh.index;
+    if (index && index.query) for (const view of index.query((one) => one.model.type === "Figure")) found.set(view.el, view.model);
+    return found;
+  };
+
   // What Bokeh's widgets do not say of themselves to keyboards and screen readers. A walk in the order of the page
-  // gives every chart the heading above it as its name; parts come late, so the walk is repeated.
+  // gives every chart the heading above it as its name, and a description; parts come late and charts change, so the
+  // walk is repeated. Rows of tables have nothing of this kind and are left out: there may be thousands.
   const describe = () => {
     let heading = document.title.split(" · ")[0];
+    const models = charts();
     const walk = (root) => {
-      for (const element of root.querySelectorAll("*")) {
+      const elements = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT, (node) => (
+        node.tagName === "TBODY" ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT));
+      while (elements.nextNode()) {
+        const element = elements.currentNode;
         const kind = element.classList;
         if (element.matches("h1, h2, h3, caption")) heading = element.textContent.trim();
-        else if (kind.contains("bk-Figure") && !element.hasAttribute("aria-label")) {
-          element.setAttribute("role", "figure");
-          element.setAttribute("aria-label", `Chart: ${heading}`);
+        else if (kind.contains("bk-Figure")) {
+          const chart = models.get(element);
+          const told = chart ? shown(chart) : "";
+          if (!element.hasAttribute("aria-label")) {
+            element.setAttribute("role", "figure");
+            element.setAttribute("aria-label", `Chart: ${heading}`);
+          }
+          if (told && element.getAttribute("aria-description") !== told) element.setAttribute("aria-description", told);
         } else if (kind.contains("bk-tab")) {
           element.setAttribute("role", "tab");
           element.setAttribute("aria-selected", String(kind.contains("bk-active")));
@@ -59,7 +100,7 @@
     else target.click();
     event.preventDefault();
   });
-  setInterval(() => { if (!document.hidden) describe(); }, 1200);
+  setInterval(() => { if (!document.hidden) describe(); }, 2000);
 
   // When the socket is lost the page says so, waits until the server answers again, and loads itself anew.
   let waiting = false;

@@ -190,9 +190,8 @@ class Runs(PageView):
             self._changed.set()
 
     def _mark(self, run_id: str, text: str) -> None:
-        rows = [] if self._table is None else list(self._table.value.index)
-        if run_id in rows:
-            self._table.patch({"state": [(rows.index(run_id), text)]})
+        if self._table is not None and run_id in self._table.value.index:
+            self._table.patch({"state": [(run_id, text)]})
 
     async def _refresh(self) -> None:
         while True:
