@@ -31,8 +31,8 @@ def simulator() -> Iterator[ExchangeSimulator]:
 def server(tmp_path_factory: pytest.TempPathFactory, simulator: ExchangeSimulator) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("bots")
     options = simulator.options_file(folder)
-    with ServerProcess("--no-browser", "--workers", "1", "--rate-limit", "0", "--exchanges", str(options),
-                       program=SERVE, data_dir=folder / "data") as running:
+    with ServerProcess("--no-browser", "--rate-limit", "0", "--exchanges", str(options),
+                       program=SERVE, data_dir=folder / "data", compute=False) as running:
         wait_until(lambda: httpx.get(f"{running.url}/bots").status_code == 302, 60)
         yield running
 

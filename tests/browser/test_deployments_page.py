@@ -54,7 +54,7 @@ def zipped(**files: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess("--no-browser", "--workers", "1", program=SERVE) as server:
+    with ServerProcess("--no-browser", program=SERVE, compute=False) as server:
         wait_until(lambda: httpx.get(f"{server.url}/deployments").status_code == 302, 60)
         yield server
 

@@ -191,7 +191,7 @@ def test_calls_show_arguments_and_responses(page: Page, server: ServerProcess) -
 
 def test_a_restart_leaves_no_gap(page: Page, tmp_path: Path) -> None:
     page.allowed_errors += ["WebSocket", "ERR_", "Lost websocket", "[bokeh"]  # type: ignore[attr-defined]
-    server = ServerProcess("--no-browser", "--workers", "1", program=SERVE, data_dir=tmp_path).start()
+    server = ServerProcess("--no-browser", program=SERVE, data_dir=tmp_path, compute=False).start()
     port = server.port
     try:
         wait_until(lambda: httpx.get(f"{server.url}/models").status_code == 302, 60)
@@ -201,7 +201,7 @@ def test_a_restart_leaves_no_gap(page: Page, tmp_path: Path) -> None:
     finally:
         server.stop()
     expect(page.locator("#wb-lost")).to_be_visible()
-    again = ServerProcess("--no-browser", "--workers", "1", program=SERVE, data_dir=tmp_path, port=port).start()
+    again = ServerProcess("--no-browser", program=SERVE, data_dir=tmp_path, port=port, compute=False).start()
     try:
         report(again, "phoenix", *(order(f"while away {number}") for number in range(20)))
         expect(page.locator("#wb-lost")).to_be_hidden(timeout=30_000)
@@ -216,7 +216,7 @@ def test_a_restart_leaves_no_gap(page: Page, tmp_path: Path) -> None:
 
 def test_a_page_in_another_process_says_that_it_reconnects_and_catches_up(page: Page, tmp_path: Path) -> None:
     flags = ("--no-browser", "--api-only")
-    server = ServerProcess(*flags, program=SERVE, data_dir=tmp_path / "api").start()
+    server = ServerProcess(*flags, program=SERVE, data_dir=tmp_path / "api", compute=False).start()
     port, token = server.port, server.token
     pages = ServerProcess("--server", server.url, program=("-m", "tests.browser.pages_process"),
                           data_dir=tmp_path / "unused")
@@ -235,7 +235,8 @@ def test_a_page_in_another_process_says_that_it_reconnects_and_catches_up(page: 
             page.evaluate("document.body.dataset.old = 'yes'")
             server.stop()
             expect(page.get_by_text("reconnecting …")).to_be_visible()
-            server = ServerProcess(*flags, program=SERVE, data_dir=tmp_path / "api", port=port).start()
+            server = ServerProcess(*flags, program=SERVE, data_dir=tmp_path / "api", port=port,
+                                   compute=False).start()
             report(server, "apart", *(order(f"away {number}") for number in range(30)))
             expect(orders(page)).to_have_count(31, timeout=30_000)
             expect(page.get_by_text("live", exact=True)).to_be_visible()

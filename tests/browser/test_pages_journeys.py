@@ -18,7 +18,7 @@ CSV = "timestamp,open,high,low,close,volume\n" + "".join(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess("--demo", "--no-browser", program=("-m", "workbench", "serve")) as server:
+    with ServerProcess("--demo", "--no-browser", "--workers", "1", program=("-m", "workbench", "serve")) as server:
         wait_until(lambda: "demo report at" in server.output, 60)
         api(server, "POST", "/runs", json={"strategy": "buy_and_hold", "markets": ["demo:IBM/USD"], "name": "Hold IBM",
                                            "tags": ["calm"]})

@@ -19,7 +19,7 @@ SERVE = ("-m", "workbench", "serve")
 def test_an_open_page_finds_back_after_a_restart(page: Page, tmp_path: Path) -> None:
     demo.load_candles(tmp_path)
     page.allowed_errors += ["WebSocket", "ERR_", "Lost websocket", "[bokeh"]  # type: ignore[attr-defined]
-    server = ServerProcess("--no-browser", "--workers", "1", program=SERVE, data_dir=tmp_path).start()
+    server = ServerProcess("--no-browser", program=SERVE, data_dir=tmp_path, compute=False).start()
     port = server.port
     try:
         page.goto(f"{server.url}/login?token={server.token}&next=/markets")
@@ -29,7 +29,7 @@ def test_an_open_page_finds_back_after_a_restart(page: Page, tmp_path: Path) -> 
         server.stop()
     expect(page.locator("#wb-lost")).to_be_visible()
     page.evaluate("document.body.dataset.old = 'yes'")
-    again = ServerProcess("--no-browser", "--workers", "1", program=SERVE, data_dir=tmp_path, port=port).start()
+    again = ServerProcess("--no-browser", program=SERVE, data_dir=tmp_path, port=port, compute=False).start()
     try:
         page.wait_for_selector("body:not([data-old])", timeout=30_000)
         page.wait_for_selector("html[data-ready=yes]", timeout=30_000)
@@ -43,7 +43,7 @@ def test_an_open_page_finds_back_after_a_restart(page: Page, tmp_path: Path) -> 
 def test_a_queued_run_is_watched_and_cancelled(page: Page, tmp_path: Path) -> None:
     """With a scheduler that has no workers a run waits, so that there is time to cancel it."""
     demo.load_candles(tmp_path)
-    with ServerProcess("--no-browser", "--scheduler", "tcp://127.0.0.1:9", program=SERVE, data_dir=tmp_path) as server:
+    with ServerProcess("--no-browser", program=SERVE, data_dir=tmp_path, compute=False) as server:
         run = httpx.post(f"{server.url}/workbench/api/runs", headers=server.headers, json={
             "strategy": "buy_and_hold", "markets": ["demo:AAPL/USD"], "name": "Patient"}).json()
         page.goto(f"{server.url}/login?token={server.token}&next=/run%3Fid%3D{run['id']}")
@@ -58,7 +58,7 @@ def test_a_queued_run_is_watched_and_cancelled(page: Page, tmp_path: Path) -> No
 
 def test_pages_in_a_process_of_their_own(page: Page, tmp_path: Path) -> None:
     demo.load_candles(tmp_path / "api")
-    with ServerProcess(data_dir=tmp_path / "api") as server:
+    with ServerProcess(data_dir=tmp_path / "api", compute=False) as server:
         pages = ServerProcess("--server", server.url, program=("-m", "tests.browser.pages_process"),
                               data_dir=tmp_path / "unused")
         with pages:

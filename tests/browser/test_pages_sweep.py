@@ -48,7 +48,7 @@ WALK = """() => {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess("--demo", "--no-browser", program=("-m", "workbench", "serve")) as server:
+    with ServerProcess("--demo", "--no-browser", "--workers", "1", program=("-m", "workbench", "serve")) as server:
         wait_until(lambda: "demo report at" in server.output, 60)
         wait_until(lambda: api(server, "/runs?state=completed")["total"] == 1, 120)
         yield server
