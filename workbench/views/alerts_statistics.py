@@ -73,7 +73,8 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
     heads = ("Detector", "Instrument", "Alerts", "Open", "Aborted", "Closed", "Won", "Hit rate (95 %)", "Mean R",
              "Expectancy R", "To the end")
     body = "".join(
-        f'<tr><td class="name">{escape(row["detector"])}</td><td>{escape(row["instrument"])}</td>'
+        f'<tr><td class="name" style="min-width:150px">{escape(row["detector"])}</td>'
+        f'<td>{escape(row["instrument"])}</td>'
         + "".join(f'<td class="num">{row[name]:,}</td>' for name in ("alerts", "open", "aborted", "closed", "won"))
         + f'<td class="num">{interval(row)}</td><td class="num">{_r(row["average_r"])}</td>'
           f'<td class="num">{_r(row["expectancy_r"])}</td><td class="num">{lasted(row["seconds"])}</td></tr>'
