@@ -25,7 +25,6 @@ NATIVE: Final = 1000
 EMA: Final = 2
 DEMA: Final = 4
 PPO: Final = 8
-SMMA: Final = 3
 RSI: Final = 8
 TSI: Final = 10
 TREND: Final = 4

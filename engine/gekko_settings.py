@@ -86,7 +86,6 @@ _MOMENTUM: Final = {
     "UO": {**_WINDOWS, "low": "thresholds.low", "high": "thresholds.high"},
     "RSI": {"interval": "interval", "low": "thresholds.low", "high": "thresholds.high"},
 }
-_WHOLE: Final = {"gekko_rsi": (), "gekko_varppo": ("first_period", "second_period", "third_period")}
 _TRUNCATED: Final = ("gekko_tulip_macd", "gekko_talib_macd", "gekko_tulip_adx", "gekko_tulip_multi")
 
 

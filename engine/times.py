@@ -10,7 +10,6 @@ from typing import Final
 
 from engine.errors import Invalid
 
-MICROSECOND: Final = 1
 SECOND: Final = 1_000_000
 MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE

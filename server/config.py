@@ -102,9 +102,9 @@ class Setting:
         if self.choices:
             return "choose one of " + ", ".join(self.choices)
         if self.low is not None and self.high is not None:
-            return f"give a number from {self.low:g} to {self.high:g}"
+            return f"give a number from {self.low:.15g} to {self.high:.15g}"
         if self.low is not None:
-            return f"give a number of at least {self.low:g}"
+            return f"give a number of at least {self.low:.15g}"
         return {"size": "give bytes, or 64K, 8M, 2G", "switch": "give on or off"}.get(self.kind, "")
 
 

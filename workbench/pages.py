@@ -46,4 +46,3 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(slug="run", title="Run", view="workbench.views.run:RunPage", extensions=("tabulator",)),
     Page(slug="compare", title="Compare", view="workbench.views.run:ComparePage", extensions=("tabulator",)),
 )
-BY_SLUG: Final = {page.slug: page for page in PAGES}

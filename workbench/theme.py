@@ -4,7 +4,7 @@ The palette is safe for red-green blindness: gains are teal, losses vermilion, t
 further series follow Okabe and Ito (2008). Signs are always printed too, so that colour is never the only carrier.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from engine.plots.style import Style
 
@@ -53,7 +53,6 @@ DARK: Final = Style(
     font=FONT,
     mono=MONO,
 )
-STYLES: Final = {"light": LIGHT, "dark": DARK}
 
 
 def style(name: str | Style | None = None) -> Style:
@@ -65,13 +64,6 @@ def style(name: str | Style | None = None) -> Style:
 
         name = pn.config.theme
     return DARK if str(name) == "dark" else LIGHT
-
-
-def bokeh_theme(look: Style) -> Any:
-    """The style as a Bokeh theme, for figures that are made without `engine.plots`."""
-    from bokeh.themes import Theme
-
-    return Theme(json={"attrs": look.attributes()})
 
 
 def css(look: Style) -> str:

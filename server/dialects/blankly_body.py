@@ -156,12 +156,6 @@ class Fields:
     def number(self, *names: str) -> float | None:
         return number_of(self.raw(*names), names[0])
 
-    def needed_number(self, *names: str) -> float:
-        number = number_of(self.need(*names), names[0])
-        if number is None:
-            raise Invalid(f"Missing required argument: {names[0]}", field=names[0], remedy="send it")
-        return number
-
     def switch(self, *names: str) -> bool | None:
         """True or false, also as text or number; None when missing or null."""
         value = self.raw(*names)

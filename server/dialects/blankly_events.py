@@ -38,7 +38,6 @@ __all__ = ["routes"]
 MAX_RESULT: Final = 100 * 2**20
 MAX_NAMES: Final = 2_000_000
 """Fields of a result that is a form: the oldest kits send two names for each point of its curve."""
-MAX_KEY: Final = 255
 _TAG: Final = "blankly events"
 _HEADERS: Final = ("Authorization, Content-Type, Idempotency-Key, X-Request-ID, projectid, modelid, versionid, token, "
                    "project_id, model_id, version_id, api_key, api_pass, time, backtesting, backtestingid")

@@ -80,9 +80,9 @@ class Query:
     def _range(self) -> str:
         unit = " characters" if self.kind == "text" else ""
         if self.low is not None and self.high is not None:
-            return f"use {self.low:g} to {self.high:g}{unit}"
-        return f"use at least {self.low:g}{unit}" if self.low is not None else (
-            f"use at most {self.high:g}{unit}" if self.high is not None else "")
+            return f"use {self.low:.15g} to {self.high:.15g}{unit}"
+        return f"use at least {self.low:.15g}{unit}" if self.low is not None else (
+            f"use at most {self.high:.15g}{unit}" if self.high is not None else "")
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema of one value."""

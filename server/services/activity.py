@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from engine import errors as known_errors
 from engine import times
@@ -375,10 +375,6 @@ class Activity:
     async def keys(self, project: str) -> list[Token]:
         """The keys of a project, newest first, the revoked ones included; revoke with `users.revoke`."""
         return [token for token in await self._users.list() if token.project == project]
-
-    async def count_models(self) -> int:
-        return await self._db.read(
-            lambda connection: connection.execute(select(func.count()).select_from(models)).scalar_one())
 
 
 def _apply(connection: Connection, events: EventLog, batches: Sequence[Batch]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import Invalid, Unavailable
-from server.config import SETTINGS, Config, add_arguments, table
+from server.config import BY_NAME, SETTINGS, Config, add_arguments, table
 
 RELIED_ON = {  # what scripts, documents and other programs use
     "--host": "WORKBENCH_HOST", "--port": "WORKBENCH_PORT", "--data-dir": "WORKBENCH_DATA_DIR",
@@ -95,6 +95,11 @@ def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         assert caught.value.field == "data_dir" and "--data-dir" in caught.value.remedy
     Config(data_dir=tmp_path / "a" / "b").make_data_dir()
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_remedy_names_large_bounds_in_full() -> None:
+    with pytest.raises(Invalid, match="from 0 to 1000000000"):
+        BY_NAME["rate_limit"].read("-1")
 
 
 def test_secrets_have_no_flag() -> None:
