@@ -227,7 +227,7 @@ class ExchangeSimulator:
 
         assert self._loop is not None
         self._loop.call_soon_threadsafe(act)
-        assert done.wait(5)
+        assert done.wait(30)
 
     async def _speak(self) -> None:
         while True:

@@ -116,7 +116,7 @@ def test_dragging_on_the_real_report_zooms_and_trades_and_files_are_there(page: 
     for part in (0.4, 0.6):
         page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2, steps=5)
         page.mouse.down() if part < 0.5 else page.mouse.up()
-    wait_until(lambda: page.evaluate(RANGES, "drawdown")["end"] < before["end"], timeout=15)
+    wait_until(lambda: page.evaluate(RANGES, "drawdown")["end"] < before["end"])
     after = page.evaluate(RANGES, "drawdown")
     assert 0.1 < (after["end"] - after["start"]) / (before["end"] - before["start"]) < 0.4
     page.locator(".bk-tab", has_text="Trades").click()
@@ -124,7 +124,7 @@ def test_dragging_on_the_real_report_zooms_and_trades_and_files_are_there(page: 
     whole = page.evaluate(RANGES, "open")
     page.locator(".tabulator-row").nth(3).click()
     wait_until(lambda: page.evaluate(RANGES, "open")["end"] - page.evaluate(RANGES, "open")["start"]
-               < (whole["end"] - whole["start"]) / 2, timeout=15)
+               < (whole["end"] - whole["start"]) / 2)
     page.get_by_text("Holding time and return").wait_for()
     for label, ending in (("HTML report", ".html"), ("Parquet tables", "-parquet.zip")):
         with page.expect_download(timeout=60_000) as waiting:
@@ -149,7 +149,7 @@ def test_everything_that_takes_the_focus_has_a_name(page: Page, server: ServerPr
         return [each for each in page.evaluate(WALK) if not each["name"]
                 and each["type"] not in ("hidden", "file") and "tabulator-cell" not in each["kind"]]
 
-    wait_until(lambda: not nameless(), timeout=10, message=f"without a name: {nameless()}")
+    wait_until(lambda: not nameless(), message=f"without a name: {nameless()}")
     found = page.evaluate(WALK)
     assert len(found) > 6
     assert not [each for each in found if each["tabindex"] > 0], "the order of the keyboard is that of the page"

@@ -95,7 +95,7 @@ def test_unusual_runs_open_and_fit_a_narrow_window(reports, page, sample):
 def test_logarithmic_scale_is_a_click_away(reports, page):
     page.goto(f"{reports}?sample=daily")
     page.get_by_role("button", name="Log").click()
-    wait_until(lambda: [chart["visible"] for chart in charts(page, "value")] == [False, True], timeout=10)
+    wait_until(lambda: [chart["visible"] for chart in charts(page, "value")] == [False, True])
 
 
 def test_zooming_the_candles_fetches_single_bars(reports, page):
@@ -133,9 +133,9 @@ def test_choosing_one_of_ten_thousand_trades_zooms_the_chart(reports, page):
     page.get_by_role("button", name="Last", exact=False).click()
     page.get_by_role("button", name="Next trade").click()
     shown = charts(page, "open")[0]
-    wait_until(lambda: charts(page, "open")[0]["start"] != shown["start"] or shown["end"] < before["end"], timeout=15)
+    wait_until(lambda: charts(page, "open")[0]["start"] != shown["start"] or shown["end"] < before["end"])
     page.get_by_role("button", name="Whole range").click()
-    wait_until(lambda: charts(page, "open")[0]["start"] <= before["start"], timeout=15)
+    wait_until(lambda: charts(page, "open")[0]["start"] <= before["start"])
 
 
 def test_tables_are_downloaded(reports, page):
@@ -158,4 +158,4 @@ def test_the_exported_page_works_offline(context: BrowserContext, page: Page, tm
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
     assert page.locator(".bk-Figure").first.bounding_box()["width"] > 600
     page.get_by_role("button", name="Log").click()
-    wait_until(lambda: [chart["visible"] for chart in charts(page, "value")] == [False, True], timeout=10)
+    wait_until(lambda: [chart["visible"] for chart in charts(page, "value")] == [False, True])

@@ -521,5 +521,5 @@ async def test_a_live_model_reports_with_a_key_of_its_own(desk: Desk) -> None:
     async def over() -> bool:
         return (await desk.client.post("/v1/live/log", headers=key, **line)).status_code == 401
 
-    await until(over, 10)
+    await until(over)
     assert all(token.owner != "deployed model" for token in await desk.services.users.list())

@@ -102,7 +102,7 @@ async def walk(clock: Clock, minutes: int, there: Callable[[], bool],
     for step in range(3 * minutes):
         clock.now += 20
         trouble(step)
-        await until(there, timeout=10)
+        await until(there)
 
 
 async def test_watcher_and_paper_trader_lose_nothing_to_a_bad_line(server: Any, client: httpx.AsyncClient,

@@ -236,10 +236,10 @@ def test_a_file_that_claims_a_billion_rows_is_refused_before_it_is_unpacked() ->
     bomb = parquet(pa.table({"time": pa.array(np.zeros(n, np.int64)),
                              **{name: pa.array(np.zeros(n)) for name in FIELDS}}), compression="zstd")
     assert len(bomb) < 100_000
-    started = clock.perf_counter()
+    started = clock.process_time()
     with pytest.raises(TooLarge, match="3000000 rows are more than the 1000000 allowed"):
         one(bomb, "parquet", max_rows=1_000_000)
-    assert clock.perf_counter() - started < 0.5
+    assert clock.process_time() - started < 0.5
     for form, text in (("csv", b"1577957400,1,1,1,1\n" * 200), ("json", json.dumps([[1, 1, 1, 1, 1]] * 200).encode()),
                        ("arrow", arrow_stream(one(parquet(table(200)), "parquet")))):
         with pytest.raises(TooLarge):
@@ -359,6 +359,6 @@ def test_a_faulty_file_stores_nothing(tmp_path: Path) -> None:
 def test_a_long_file_is_read_fast() -> None:
     n = 200_000
     text = csv_text(one(parquet(table(n)), "parquet"))
-    started = clock.perf_counter()
+    started = clock.process_time()
     assert len(one(text)) == n
-    assert clock.perf_counter() - started < 2
+    assert clock.process_time() - started < 2

@@ -147,9 +147,9 @@ def test_any_bars_can_be_judged(steps: list[int], resolution: int) -> None:
 
 def test_a_million_bars_are_judged_quickly() -> None:
     candles = around_the_clock(1_000_000)
-    started = clock.perf_counter()
+    started = clock.process_time()
     quality(candles)
-    assert clock.perf_counter() - started < 2
+    assert clock.process_time() - started < 2
 
 
 def test_the_demo_follows_an_exchange() -> None:

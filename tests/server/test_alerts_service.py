@@ -21,7 +21,7 @@ from server.services.alerts import AlertFilters, Alerts
 from server.services.markets import Markets
 from server.store.database import Database
 from server.store.events import EventLog
-from tests.harness import until
+from tests.harness import new_database, until
 from tests.server.alert_candles import ABOVE, BEGIN, BREAK, CALM, LOSE, MARKET, PARAMS, RETEST, WIN, candles, wandering
 
 pytestmark = pytest.mark.anyio
@@ -74,7 +74,7 @@ async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def small(tmp_path: Path) -> AsyncIterator[House]:
-    made = await House(f"sqlite:///{tmp_path / 'workbench.sqlite'}", tmp_path).open()
+    made = await House(f"sqlite:///{new_database(tmp_path / 'workbench.sqlite')}", tmp_path).open()
     yield made
     await made.close()
 

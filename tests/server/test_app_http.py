@@ -87,7 +87,7 @@ async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def raw(server: Any, data: bytes, *, timeout: float = 10.0) -> bytes:
+async def raw(server: Any, data: bytes, *, timeout: float = 30.0) -> bytes:
     """Send bytes as they are and return all that comes until the server closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:

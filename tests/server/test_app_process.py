@@ -37,7 +37,7 @@ def test_sigterm_finishes_answers_in_flight_and_closes_streams(server: ServerPro
         server.terminate()
         with pytest.raises(ConnectionClosed):
             while True:
-                stream.recv(timeout=10)
+                stream.recv(timeout=30)
         assert stream.close_code == 1001
         wait_until(lambda: _refused(server.port))
         assert server.process.poll() is None, "it waits for the answer in flight"

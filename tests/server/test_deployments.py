@@ -256,7 +256,7 @@ async def test_schedules_and_plans_are_checked(house: House) -> None:
     async def planned() -> bool:
         return (await house.deployments.get(version.model)).next_at is not None
 
-    await until(planned, 10)
+    await until(planned)
     assert found.schedule == "30 14 * * 1-5"
 
 

@@ -63,7 +63,7 @@ async def heard(found: Minutes, clock: Clock) -> None:
     minute -= 60
     while not trades_of(minute):
         minute -= 60
-    await until(lambda: found and found[-1]["start"] >= minute, timeout=10)
+    await until(lambda: found and found[-1]["start"] >= minute)
 
 
 async def walk(simulator: ExchangeSimulator, clock: Clock, found: Minutes, minutes: int, *, sockets: bool = True,
@@ -72,7 +72,7 @@ async def walk(simulator: ExchangeSimulator, clock: Clock, found: Minutes, minut
     for step in range(4 * minutes):
         clock.now += 15
         if sockets:
-            await until(simulator.spoken, timeout=10)
+            await until(simulator.spoken)
         await heard(found, clock)
         then(step)
 

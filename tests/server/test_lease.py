@@ -146,8 +146,8 @@ def test_a_process_is_gone_when_it_has_ended() -> None:
 def two(postgres_url: str, tmp_path: Path) -> Iterator[tuple[ServerProcess, ServerProcess]]:
     """Two servers on one PostgreSQL and one data directory; the first has the lease."""
     def server() -> ServerProcess:
-        return ServerProcess("--database-url", postgres_url, "--api-only", "--workers", "1", "--rate-limit", "0",
-                             data_dir=tmp_path, env={"WORKBENCH_TOKEN": "of-both-servers"})
+        return ServerProcess("--database-url", postgres_url, "--api-only", "--rate-limit", "0", data_dir=tmp_path,
+                             env={"WORKBENCH_TOKEN": "of-both-servers"}, compute=False)
 
     first, second = server(), server()
     with first, second:

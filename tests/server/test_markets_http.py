@@ -26,6 +26,7 @@ from server.dialects.routes import group, pattern
 from server.limits import RateLimiter
 from server.metrics import Metrics
 from server.services import Services
+from tests.harness import new_database
 
 pytestmark = pytest.mark.anyio
 API = "/workbench/api/markets"
@@ -45,6 +46,7 @@ def bars(n: int, *, resolution: int = 60, start: int = JANUARY, market: Market |
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
     """The real services without the pool, whose processes take seconds to start."""
+    new_database(tmp_path / "workbench.sqlite")
     config = Config.load(argv=[], env={}, data_dir=tmp_path, token=TOKEN, max_upload=4 * 2**20)
     made = await Services.open(config, compute=False)
     yield made
