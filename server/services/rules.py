@@ -190,9 +190,9 @@ class Rules:
                     if rule.condition in PROFIT and mine is None and self._profit is not None:
                         continue  # it is known at the next look
                     # Who is known to be silent stays so: that the server was away as well does not end it.
-                    firing = state is not None and state.state == "firing"
+                    silent = state is not None and state.state != "ok"
                     value = value_of(connection, rule.condition, model, at, rule.params, mine,
-                                     0 if firing else self._listening)
+                                     0 if silent else self._listening)
                     found.append((rule, model.id, state, value))
                 # of models that are no more
                 found += [(rule, gone, known.pop((rule.id, gone)), None) for of, gone in list(known) if of == rule.id]
