@@ -50,6 +50,7 @@ from server.version import VERSION
 NAME: Final = "glowback"
 PREFIXES: Final = ("/v1", "")
 REQUEST_ID: Final = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
+KEY: Final = "Idempotency-Key"
 MOST_BODY: Final = 2**20
 HSTS: Final = "max-age=63072000; includeSubDomains; preload"
 CODES: Final = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 409: "conflict",
@@ -117,7 +118,7 @@ def _details(failure: Failure, part: str) -> list[dict[str, Any]] | None:
         return failure.error.entries
     if failure.status != 422:
         return None
-    return [finding((part, *problem.field.split(".")) if problem.field else (part,),
+    return [finding(("header" if problem.field == KEY else part, *filter(None, problem.field.split("."))),
                     problem.message + (f" ({problem.remedy})" if problem.remedy else ""), None)
             for problem in failure.problems]
 
@@ -135,7 +136,7 @@ class Handler(GlowBack, BaseHandler):
     @property
     def idempotency_key(self) -> str | None:
         """Two requests with one key make one run."""
-        return self.request.headers.get("Idempotency-Key")
+        return self.request.headers.get(KEY)
 
     async def backtest(self, id: str) -> Run:
         """The run of an id, if it is one of this dialect's backtests; raises `NotFound`."""

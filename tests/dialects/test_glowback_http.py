@@ -299,6 +299,8 @@ async def test_an_idempotency_key_makes_one_run(client: httpx.AsyncClient) -> No
     assert answers[0].json()["run_id"] == answers[1].json()["run_id"]
     other = await client.post("/v1/backtests", json={**GOOD, "symbols": ["SPY"]}, headers={"Idempotency-Key": "k"})
     assert other.status_code == 409
+    long = await client.post("/v1/backtests", json=GOOD, headers={"Idempotency-Key": "k" * 1000})
+    assert [each["loc"] for each in long.json()["error"]["details"]] == [["header", "Idempotency-Key"]]
 
 
 async def test_runs_of_other_dialects_are_not_seen_here(server: Any, client: httpx.AsyncClient) -> None:
