@@ -15,7 +15,10 @@ export function render({ model, el, view }) {
     const said = JSON.parse(event.data ?? event);
     tiles.replaceChildren(...said.tiles.map(([name, value, tone]) => {
       const tile = element("div", "tile", "");
-      tile.append(element("span", "", name), element("b", tone, value));
+      const [, amount, unit] = value.match(/^(.*?)( [A-Z0-9]{2,8})?$/);
+      const figure = element("b", tone, amount);
+      if (unit) figure.append(element("small", "", unit));
+      tile.append(element("span", "", name), figure);
       return tile;
     }));
   });

@@ -77,7 +77,9 @@ def _columns(figures: Figures, currency: str) -> dict[str, np.ndarray]:
     time = np.array([times.micros(times.parse(at)) if isinstance(at, str) else at for at in curve.get("time", ())],
                     np.int64)
     value = np.array([np.nan if each is None else each for each in curve.get("value", ())], float)
-    return pictures.profit_columns(time, value)
+    turns = np.ones(len(value), bool)  # within a flat stretch nothing is to be drawn, and a bot that rests has many
+    turns[1:-1] = (value[1:-1] != value[:-2]) | (value[1:-1] != value[2:])
+    return pictures.profit_columns(time[turns], value[turns])
 
 
 def positions_of(figures: Figures) -> list[Row]:
