@@ -215,6 +215,7 @@ class Credits:
                           "amount": amount, "at": at}
                 if connection.execute(SETTLE, values).rowcount and amount:
                     connection.execute(GIVE_BACK, values)
+                return _credits(connection, alert, tuple(_SETTLED))
             return _credits(connection, alert)
 
         return await self._db.write(work)
@@ -265,12 +266,9 @@ def _uses(connection: Connection, alert: int, accounts: Collection[int]) -> dict
     return {id: token for id, token in connection.execute(query) if id in wanted}
 
 
-def _credits(connection: Connection, alert: int) -> dict[int, Credit]:
+def _credits(connection: Connection, alert: int, kinds: Sequence[str] = ("use", *_SETTLED)) -> dict[int, Credit]:
+    """The credits of an alert by account, as entries of these kinds have them."""
     entry = credit_entries.c
     rows = connection.execute(select(entry.subscriber_id, entry.kind, entry.token).where(
-        entry.alert_id == alert).order_by(entry.kind == "use")).all()
-    found: dict[int, Credit] = {}
-    for id, kind, token in rows:  # those that are settled come first
-        if id not in found:
-            found[id] = Credit(token, _SETTLED.get(kind, "USED"))
-    return found
+        entry.alert_id == alert, entry.kind.in_(kinds)).order_by(entry.id)).all()
+    return {id: Credit(token, _SETTLED.get(kind, "USED")) for id, kind, token in rows}
