@@ -1,21 +1,19 @@
 """Gekko's live instances and imports on an exchange on loopback whose sockets and answers misbehave, over the wire."""
 
-import asyncio
 import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect
 
 from engine import times
 from server.exchanges import sockets
 from server.services import instance_trading
+from tests.dialects.gekko_socket import listening
 from tests.exchange_simulator import BEGIN, KEY, SECRET, ExchangeSimulator, expected, trades_of
 from tests.harness import running_server, until
 from tests.server.exchange_fakes import Clock
@@ -57,21 +55,6 @@ async def server(tmp_path: Path, simulator: ExchangeSimulator, clock: Clock,
 async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as opened:
         yield opened
-
-
-@asynccontextmanager
-async def listening(server: Any) -> AsyncIterator[list[dict[str, Any]]]:
-    """What Gekko's WebSocket says."""
-    said: list[dict[str, Any]] = []
-    async with connect(server.url.replace("http", "ws") + "/api", compression=None) as socket:
-        async def listen() -> None:
-            async for message in socket:
-                said.append(json.loads(message))
-
-        task = asyncio.create_task(listen())
-        yield said
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def strategy(**more: Any) -> dict[str, Any]:

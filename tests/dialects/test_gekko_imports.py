@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.dialects.gekko_socket import listening
 from tests.exchange_simulator import BEGIN, ExchangeSimulator, expected
 from tests.harness import ServerProcess, running_server, until, wait_until
 from tests.server.exchange_fakes import Clock
@@ -51,21 +51,6 @@ async def server(tmp_path: Path, simulator: ExchangeSimulator) -> AsyncIterator[
 async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as opened:
         yield opened
-
-
-@asynccontextmanager
-async def listening(server: Any) -> AsyncIterator[list[dict[str, Any]]]:
-    """What the WebSocket says."""
-    said: list[dict[str, Any]] = []
-    async with connect(server.url.replace("http", "ws") + "/api", compression=None) as socket:
-        async def listen() -> None:
-            async for message in socket:
-                said.append(json.loads(message))
-
-        task = asyncio.create_task(listen())
-        yield said
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_import_answers_reports_and_fills_the_history(server: Any, client: httpx.AsyncClient) -> None:
