@@ -19,7 +19,8 @@ TITLE = "Live pages: POST of an order to the frame that shows it"
 REMARK = ("20 pages of one model are open in one Chromium on the same machine, which draws all of them without a "
           "graphics card and shares its processors with the server; an order a second. Every page's own frame counts: "
           "\"to the message\" is when its socket has heard of the order, \"to pixel\" when the frame with the order's "
-          "row is drawn. Processor time is that of the server's process for one order, minus what it takes at rest.")
+          "row is drawn. Processor time for an order is that of the server's process, and of the whole browser, minus "
+          "what they take at rest; also for each page. Every page has logged in by itself, as twenty people do.")
 PAGES = 20
 ORDERS = 30
 MODEL = "bench"
@@ -66,18 +67,19 @@ def order(pages: int, number: int) -> dict[str, Any]:
 
 
 def measure(server: ServerProcess, pages: list[Page], count: int) -> dict[str, list[float]]:
-    """Milliseconds: until each page heard of and showed each order, until each POST was answered, and the server's
-    processor time for each order."""
+    """Milliseconds: until each page heard of and showed each order, until each POST was answered, and the processor
+    time of the server and of the browser for each order."""
     asked: dict[str, float] = {}
     answered: list[float] = []
-    process = psutil.Process(server.process.pid)
+    watched = {"server": lambda: [psutil.Process(server.process.pid)], "browser": _browser}
+
+    def spent() -> dict[str, float]:
+        return {name: sum(sum(each.cpu_times()[:2]) for each in processes()) for name, processes in watched.items()}
+
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as http:
-        spent = process.cpu_times()
-        time.sleep(count / 3 * PAUSE)
-        rest = sum(process.cpu_times()[:2]) - sum(spent[:2])
         for number in range(-5, count):  # the first ones warm up
             if number == 0:
-                spent = process.cpu_times()
+                before = spent()
             given = order(len(pages), number)
             began = time.time()
             http.post(f"/workbench/api/events?model={MODEL}", json=given).raise_for_status()
@@ -85,13 +87,21 @@ def measure(server: ServerProcess, pages: list[Page], count: int) -> dict[str, l
                 asked[given["id"]] = began * 1000
                 answered.append((time.time() - began) * 1000)
             time.sleep(PAUSE)
-        work = (sum(process.cpu_times()[:2]) - sum(spent[:2]) - 3 * rest) * 1000 / count
+        after = spent()
+        time.sleep(count / 3 * PAUSE)  # at rest, once all is drawn and warm
+        work = {name: (after[name] - before[name] - 3 * (value - after[name])) * 1000 / count
+                for name, value in spent().items()}
     for page in pages:
         page.wait_for_function("(id) => id in window.seen", arg=given["id"], timeout=30_000)
     heard, seen = ([page.evaluate(f"window.{name}") for page in pages] for name in ("heard", "seen"))
     return {"heard": [each[id] - at for each in heard for id, at in asked.items()],
             "seen": [each[id] - at for each in seen for id, at in asked.items()],
-            "answered": answered, "work": [work]}
+            "answered": answered, **{name: [value] for name, value in work.items()}}
+
+
+def _browser() -> list[psutil.Process]:
+    """The processes of the browser that this one started."""
+    return [each for each in psutil.Process().children(recursive=True) if "chrom" in each.name()]
 
 
 def run() -> list[Row]:
@@ -123,6 +133,7 @@ def run() -> list[Row]:
                 row(f"POST to pixel, {with_}, p95", cuts["seen"][94], "ms", digits=1),
                 row(f"POST to the message in the page, {with_}, p50", cuts["heard"][49], "ms", digits=1),
                 row(f"POST to answer, {with_}, p50", cuts["answered"][49], "ms", digits=1),
-                row(f"Server's processor time for an order, {with_}", found["work"][0], "ms", digits=1)]
+                *(row(f"Processor time of the {name} for an order and page, {with_}", found[name][0] / count, "ms",
+                      digits=1) for name in ("server", "browser"))]
         browser.close()
     return rows

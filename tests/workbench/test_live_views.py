@@ -320,7 +320,8 @@ def test_of_a_curve_that_grew_only_the_end_travels(monkeypatch: pytest.MonkeyPat
 
 def test_a_flat_stretch_of_profit_is_two_points() -> None:
     values = [0.0, 0.0, 0.0, 5.0, 5.0, 5.0, 5.0, 3.0, None, None, 3.0]
-    figures = model_figures.read({}, {}, {"curves": {"USD": {"time": [1000 * number for number in range(11)], "value": values}}})
+    times_ = [1000 * number for number in range(11)]
+    figures = model_figures.read({}, {}, {"curves": {"USD": {"time": times_, "value": values}}})
     drawn = model_figures.curve_of(figures, "USD")
     assert np.array_equal(drawn["value"], [0, 0, 5, 5, 3, np.nan, np.nan, 3], equal_nan=True)
     assert drawn["time"].astype("datetime64[ms]").astype(int).tolist() == [0, 2, 3, 6, 7, 8, 9, 10]
