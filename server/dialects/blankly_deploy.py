@@ -10,10 +10,12 @@ backtestingArgs. Projects are in `blankly_deploy_projects`, logging in is in `bl
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
+
+import orjson
 
 from engine import times
 from engine.activity import Model
@@ -264,7 +266,10 @@ def _schedule(fields: Fields, kind: str) -> str:
 
 def _arguments(fields: Fields) -> dict[str, Any]:
     fields.need("backtestArgs", "backtestingArgs")
-    found = fields.free("backtestArgs", "backtestingArgs")
+    found = fields.raw("backtestArgs", "backtestingArgs")
+    if isinstance(found, str):
+        with suppress(ValueError):  # strictly: an argument that is no number must not become null
+            found = orjson.loads(found)
     if not isinstance(found, dict):
         raise Invalid("backtestArgs is no JSON object.", field="backtestArgs",
                       remedy='write the arguments of .backtest(), such as {"to": "1y"}')

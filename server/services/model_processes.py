@@ -15,12 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from engine.activity import AnyEntry, Entry, LogLine
-from engine.errors import Invalid, Unavailable, WorkbenchError
+from engine.errors import Unavailable, WorkbenchError
 from engine.model import Principal
 from engine.model_runner import Emit, ModelJob, run
 from server.services.activity import Activity
 
-__all__ = ["ModelProcess", "arguments_of"]
+__all__ = ["ModelProcess"]
 
 MOST_WAITING: Final = 5_000
 """Entries on their way to the database; beyond these the model waits."""
@@ -170,19 +170,3 @@ class ModelProcess:
                 log.warning("what model %s said could not be kept: %s", self._model, error)
                 return None
         return None
-
-
-def arguments_of(value: Any) -> dict[str, Any]:
-    """The arguments of a backtest from JSON text or an object. Raises `Invalid` (field "backtestArgs")."""
-    if value in (None, ""):
-        return {}
-    if isinstance(value, str | bytes):
-        try:
-            value = msgspec.json.decode(value)
-        except msgspec.DecodeError as error:
-            raise Invalid(f"the arguments are not JSON: {error}", field="backtestArgs",
-                          remedy='send an object such as {"to": "1y"}') from None
-    if not isinstance(value, dict):
-        raise Invalid("the arguments are not an object", field="backtestArgs",
-                      remedy='send an object such as {"to": "1y"}')
-    return value

@@ -211,7 +211,8 @@ def test_a_key_is_nowhere_to_be_seen(tmp_path: Path) -> None:
         with ServerProcess("--api-only", "--workers", "1", "--log-level", "debug", "--allow-live-trading",
                            "--rate-limit", "0", "--exchanges", str(simulator.options_file(tmp_path)),
                            data_dir=tmp_path / "data",
-                           env={"WORKBENCH_TOKEN": ""}) as server, httpx.Client(base_url=server.url) as client:
+                           env={"WORKBENCH_TOKEN": ""}) as server, httpx.Client(
+                               base_url=server.url, timeout=60) as client:
             def said(answer: httpx.Response) -> httpx.Response:
                 seen.append(f"{answer.headers} {answer.text}")
                 return answer
