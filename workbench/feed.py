@@ -105,5 +105,5 @@ class Feed:
     def _refusal(code: int | None, reason: str) -> None:
         if code == 1008:
             missing = any(word in reason.lower() for word in ("run", "found", "there is no"))
-            kind = NotFound if missing else Unauthenticated
+            kind = NotFound if missing else Forbidden if "scope" in reason else Unauthenticated
             raise kind(reason or "the server refused the stream")

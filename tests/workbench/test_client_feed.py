@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from engine.errors import NotFound, Unauthenticated, Unavailable
+from engine.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from workbench.feed import Feed
 
 
@@ -103,7 +103,8 @@ async def test_the_firehose_goes_by_ids_that_may_have_holes() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("reason", "kind"), [("unknown run", NotFound), ("a token is needed", Unauthenticated)])
+@pytest.mark.parametrize(("reason", "kind"), [("unknown run", NotFound), ("a token is needed", Unauthenticated),
+                                              ("this token lacks the scope 'read'", Forbidden)])
 async def test_a_refusal_is_raised_not_tried_again(reason: str, kind: type[Exception]) -> None:
     async def refuse(socket: ServerConnection, after: int) -> None:
         await socket.close(1008, reason)
