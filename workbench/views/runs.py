@@ -20,8 +20,8 @@ COLUMNS: Final[dict[str, tuple[str, str, str]]] = {
     "markets": ("Markets", "", "text"), "total_return": ("Return", "metrics.total_return", "percent"),
     "annual_return": ("CAGR", "metrics.annual_return", "percent"), "sharpe": ("Sharpe", "metrics.sharpe", "ratio"),
     "max_drawdown": ("Max drawdown", "metrics.max_drawdown", "percent"),
-    "trades": ("Trades", "metrics.trades", "count"), "tags": ("Tags", "", "text"),
-    "created": ("Created (UTC)", "created_at", "text"),
+    "trades": ("Trades", "metrics.trades", "count"), "created": ("Created (UTC)", "created_at", "text"),
+    "tags": ("Tags", "", "text"),  # the last column takes the room that is left, little in a narrow window
 }
 
 
@@ -98,7 +98,7 @@ class Runs(PageView):
             frame, hidden_columns=["id"], disabled=True, selectable="checkbox", layout="fit_data_stretch",
             titles={key: title for key, (title, _, _) in COLUMNS.items()}, formatters=formatters,
             text_align={key: "right" for key, (_, _, kind) in COLUMNS.items() if kind != "text"},
-            widths={"run": 300, "markets": 160, "created": 165}, sizing_mode="stretch_width", theme="simple", margin=0,
+            widths={"run": 280, "markets": 160, "created": 165}, sizing_mode="stretch_width", theme="simple", margin=0,
             configuration={"columnDefaults": {"tooltip": True, "headerSortTristate": False},
                            "placeholder": "No runs fit"},
             stylesheets=[TABLE_CSS])
