@@ -98,7 +98,7 @@ class Runs(PageView):
             frame, hidden_columns=["id"], disabled=True, selectable="checkbox", layout="fit_data_stretch",
             titles={key: title for key, (title, _, _) in COLUMNS.items()}, formatters=formatters,
             text_align={key: "right" for key, (_, _, kind) in COLUMNS.items() if kind != "text"},
-            widths={"run": 280, "markets": 160, "created": 165}, sizing_mode="stretch_width", theme="simple", margin=0,
+            widths={"run": 210, "markets": 140, "created": 145}, sizing_mode="stretch_width", theme="simple", margin=0,
             configuration={"columnDefaults": {"tooltip": True, "headerSortTristate": False},
                            "placeholder": "No runs fit"},
             stylesheets=[TABLE_CSS])
