@@ -149,6 +149,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             help="percent of its start price that an alert must gain for its credit to be consumed, not reimbursed"),
     Setting(name="trust_proxy", kind="switch", default=False,
             help="believe X-Forwarded-For and -Proto (only behind a reverse proxy that sets them)"),
+    Setting(name="chatter_days", kind="number", default=30.0, low=0, high=36_500,
+            help="days that events of progress and new candles are kept; 0: for ever"),
     Setting(name="session_days", kind="number", default=14.0, low=0.001, high=3650,
             help="days until a browser must log in again"),
     Setting(name="idle_timeout", kind="number", default=75.0, low=1, high=86400,
@@ -195,6 +197,7 @@ class Config:
     notice_networks: tuple[str, ...] = ()
     credit_threshold: float = 0.0
     trust_proxy: bool = False
+    chatter_days: float = 30.0
     session_days: float = 14.0
     idle_timeout: float = 75.0
     shutdown_timeout: float = 10.0

@@ -25,6 +25,7 @@ from server.services.markets import Markets
 from server.services.model_reads import ModelReads
 from server.services.optimizations import Optimizations
 from server.services.profit import Profit
+from server.services.retention import Retention
 from server.services.rules import Rules
 from server.services.runs import Runs
 from server.services.subscribers import Subscribers
@@ -119,7 +120,7 @@ class Services:
             await runs.start()
             await services.optimizations.start()
             await services.alerts.start()
-            for service in (services.imports, services.instances):
+            for service in (services.imports, services.instances, Retention(events, config.chatter_days)):
                 await lease.add(Duty(begin=service.start, look=service.look, end=service.close))
             await lease.start()
             await services.deliveries.start()
