@@ -266,8 +266,8 @@ def test_what_a_twin_left_is_sent_by_the_next_of_its_name(server: ServerProcess,
 @pytest.mark.parametrize("value", [
     "half \ud800 a character", 10**20, -(10**400), np.arange(10)[::2], np.array([1, "a", None], object),
     {(1, 2): 3, np.int64(4): 5}, {"deep": {"wei": 10**25}}, {1, "b"}, Decimal("NaN"), object(), b"\xff"], ids=[
-    "half a character", "long integer", "long negative integer", "strided", "objects", "odd keys", "deep", "set", "decimal",
-    "object", "bytes"])
+    "half a character", "long integer", "long negative integer", "strided", "objects", "odd keys", "deep", "set",
+    "decimal", "object", "bytes"])
 def test_nothing_that_is_said_stops_the_program(server: ServerProcess, spool: Path, value: Any) -> None:
     with bot_of(server, "odd", spool) as bot:
         bot.log(value)
