@@ -31,17 +31,16 @@ def run() -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = CandleStore(folder / "candles")
-        for asset, kept in (("M0", slice(None)), ("G0", _gapped(len(candles)))):
+        for asset, root, kept in (("M0", "candles", slice(None)), ("G0", "aside", _gapped(len(candles)))):
             part = candles.take(kept)
-            store.write(type(part)(**{**part.__dict__, "market": Market("bench", asset, "USD")}))
+            CandleStore(folder / root).write(type(part)(**{**part.__dict__, "market": Market("bench", asset, "USD")}))
         for number in range(1, MARKETS):  # the same files under other names: links cost no disk
-            _link(folder, "M0", f"M{number}")
+            _link(folder / "candles", "M0", folder, f"M{number}")
         with warm_server(folder) as server, httpx.Client(base_url=server.url, headers=server.headers,
                                                          timeout=300) as http:
-            rows += _scansets(http, "", MARKETS + 1)
-            for number in range(1, MARKETS):
-                _link(folder, "G0", f"G{number}")
+            rows += _scansets(http, "", MARKETS)
+            for number in range(MARKETS):
+                _link(folder / "aside", "G0", folder, f"G{number}")
             rows += _scansets(http, ", and as many with holes", 2 * MARKETS)
             rows += _backtests(http, source, server.process.pid)
     return rows
@@ -53,8 +52,8 @@ def _gapped(count: int) -> np.ndarray:
     return at[at % 10_080 > 90]
 
 
-def _link(folder: Path, asset: str, other: str) -> None:
-    source, target = (folder / "candles" / "bench" / f"{name}+USD" for name in (asset, other))
+def _link(root: Path, asset: str, folder: Path, other: str) -> None:
+    source, target = root / "bench" / f"{asset}+USD", folder / "candles" / "bench" / f"{other}+USD"
     for path in source.rglob("*.parquet"):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)

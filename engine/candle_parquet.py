@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FOOTER: Final = b"workbench.candles"
+_TAIL: Final = 16_384  # bytes at a file's end in which its footer is looked for
+_JSON: Final = json.JSONDecoder()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,8 @@ class Footer:
 
 def read_footer(path: str, stamp: tuple[int, int, int]) -> Footer:
     """A file's footer, without its columns. Raises `FileNotFoundError`, `Unavailable` for a damaged file."""
+    if noted := _noted(path):
+        return Footer(stamp, noted["first"], noted["last"], noted["rows"])
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -54,6 +59,28 @@ def read_footer(path: str, stamp: tuple[int, int, int]) -> Footer:
         raise
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
+
+
+def _noted(path: str) -> dict[str, int]:
+    """What we noted in a file's footer, where it stands as plain text. The first look at a thousand files takes a tenth
+    of the time that Arrow takes to read their footers whole. Empty when it is not found: Arrow says why."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+    length = int.from_bytes(tail[-8:-4], "little")
+    if tail[-4:] != b"PAR1" or length + 8 > len(tail):
+        return {}
+    footer = tail[-8 - length : -8]
+    key = footer.find(_FOOTER)
+    at = footer.find(b"{", key, key + len(_FOOTER) + 8)  # Thrift's type and length stand between key and text
+    if key < 0 or at < 0:
+        return {}
+    try:
+        noted, _ = _JSON.raw_decode(footer[at:].decode("latin-1"))
+    except ValueError:
+        return {}
+    return noted if all(isinstance(noted.get(name), int) for name in ("first", "last", "rows")) else {}
 
 
 Chunks = dict[str, "pa.ChunkedArray"]

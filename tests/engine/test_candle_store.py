@@ -130,6 +130,16 @@ def test_datasets_come_from_footers(store: CandleStore) -> None:
     assert dataset.bytes == sum(path.stat().st_size for path in store.root.rglob("*.parquet"))
 
 
+def test_a_footer_is_the_same_whichever_way_it_is_read(store: CandleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(bars(31 * 1440 + 5, vwp=np.arange(31 * 1440 + 5.0)))
+    paths = sorted(str(path) for path in store.root.rglob("*.parquet"))
+    quick = [candle_parquet.read_footer(path, (0, 0, 0)) for path in paths]
+    assert all(candle_parquet._noted(path) for path in paths)
+    monkeypatch.setattr(candle_parquet, "_noted", lambda path: {})
+    assert [candle_parquet.read_footer(path, (0, 0, 0)) for path in paths] == quick
+    assert [footer.rows for footer in quick] == [31 * 1440, 5]
+
+
 def test_another_stores_writes_are_seen(store: CandleStore) -> None:
     other = CandleStore(store.root)
     store.write(bars(5))
