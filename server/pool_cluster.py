@@ -175,7 +175,7 @@ def _load() -> Any:
         "distributed.worker.daemon": True,
         # Columns of a year of minutes are 4 MB: unless their memory is kept for the next run, half of a run's time goes
         # into getting zeroed pages from the system. What is longer than the first figure is given back at once.
-        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 16 * 2**20,
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
         "distributed.admin.tick.limit": "30s", "distributed.admin.tick.interval": "1s",
         # Nobody looks at Dask's own profiles, which are taken a hundred times a second, in the server's process too.

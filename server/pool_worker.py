@@ -96,8 +96,10 @@ def run_task(task_id: str, topic: str, packed: bytes, do: Callable[..., dict[str
         if kind == "started":
             data = {**data, "address": worker.address, "pid": os.getpid()}
         left -= kind in work.FINAL
-        # A process that dies must not take along that its first job had begun.
-        reports.add(key, kind, data, now=not left or (kind == "started" and left == len(jobs)))
+        # A process that dies must not take along that its first job had begun; what a job says that travels alone,
+        # somebody waits for: an answer may be there before the run is done.
+        reports.add(key, kind, data, now=not left or (kind == "started" and left == len(jobs))
+                    or (kind == "log" and len(jobs) == 1))
 
     try:
         if not Path(note).parent.is_dir():  # the server asks newcomers too, but they may be quicker than the question
