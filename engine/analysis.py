@@ -4,7 +4,7 @@ Pure numpy on columns (see `engine.result.TABLES`). Times are int64 microseconds
 are fractions, missing values are NaN. Nothing here imports pandas, so that the views may use it in the server process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -34,6 +34,15 @@ def downsample(time: np.ndarray, value: FloatArray, points: int) -> np.ndarray:
         )
         .astype(np.int64)
     )
+
+
+def sparkline(values: Iterable[float | None], points: int = 40) -> list[float]:
+    """A curve in few figures, extremes kept, for a small picture in a table."""
+    curve = np.asarray([value for value in values if value is not None], float)
+    curve = curve[np.isfinite(curve)]
+    if len(curve) > points:
+        curve = curve[downsample(np.arange(len(curve), dtype=np.int64), curve, points)]
+    return [float(f"{value:.7g}") for value in curve]
 
 
 def daily(time: np.ndarray, value: FloatArray) -> tuple[np.ndarray, FloatArray]:

@@ -157,12 +157,3 @@ def against(live: dict[str, np.ndarray], backtest: dict[str, np.ndarray], style:
             color=color, line_width=1.8, line_dash=dash, tools=[tip]))
     return hv.Overlay(parts).opts(**CHART_OPTIONS, height=height, ylabel="Return", legend_position="top_left",
                                   hooks=[percent_axis(digits=1), dressed(style)])
-
-
-def sparkline(values: Sequence[float], points: int = 40) -> list[float]:
-    """The last part of a curve in few figures, extremes kept, for a small picture in a table."""
-    curve = np.asarray([value for value in values if value is not None], float)
-    curve = curve[np.isfinite(curve)]
-    if len(curve) > points:
-        curve = curve[analysis.downsample(np.arange(len(curve), dtype=np.int64), curve, points)]
-    return [float(f"{value:.7g}") for value in curve]

@@ -33,6 +33,12 @@ def test_importing_workbench_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_pages_draw_nothing_before_somebody_looks_at_a_chart() -> None:
+    code = ("import sys; from workbench.views import shell; shell.prepare(); "
+            "print(sorted({'pandas', 'holoviews', 'pyarrow', 'numba'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_words_find_their_place() -> None:
     body = requests.backtest_body("sma_cross", "demo:AAPL/USD", fast=10, slow=50, start=date(2005, 1, 3),
                                   end=pd.Timestamp("2006-01-01", tz="UTC"), fee_rate=0.001, slippage=None, sizing=0.5,

@@ -13,13 +13,14 @@ import pytest
 
 from engine import times
 from engine.activity import Model, Order
+from engine.analysis import sparkline
 from engine.model import Event
 from engine.plots import live as pictures
 from engine.plots.render import draw
 from tests.harness import running_server, until
 from workbench import theme
 from workbench.client import AsyncClient
-from workbench.views import live_rows, model_figures, model_match, model_output, model_price, model_rows
+from workbench.views import live_rows, model_figures, model_match, model_output, model_price, model_rows, model_symbols
 from workbench.views.drawing import grow
 from workbench.views.live_rows import LiveRows
 from workbench.views.model_live import ModelLive
@@ -177,7 +178,7 @@ def test_symbols_are_resolved_by_pair_time_and_exchange() -> None:
     at = 5 * 10**8 * 10**6
 
     def found(symbol: str, exchange: str = "", when: int = at) -> str | None:
-        dataset = model_price.resolve(symbol, exchange, stored, when)
+        dataset = model_symbols.resolve(symbol, exchange, stored, when)
         return dataset and f"{dataset['market']} {dataset['resolution']}"
 
     assert found("BTC-USD") == "a:BTC/USD 1m"
@@ -329,9 +330,9 @@ def test_a_flat_stretch_of_profit_is_two_points() -> None:
 
 def test_sparklines_keep_their_extremes() -> None:
     curve = [0.0] * 500 + [9.0] + [0.0] * 500
-    few = pictures.sparkline(curve)
+    few = sparkline(curve)
     assert len(few) <= 42 and max(few) == 9.0
-    assert pictures.sparkline([1.0, None, 2.0]) == [1.0, 2.0]  # type: ignore[list-item]
+    assert sparkline([1.0, None, 2.0]) == [1.0, 2.0]  # type: ignore[list-item]
 
 
 def test_a_thousand_models_are_rows_within_a_moment() -> None:

@@ -17,8 +17,8 @@ from engine.errors import Invalid, NotFound
 from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.views.live_rows import sheet
-from workbench.views.model_price import resolve
 from workbench.views.model_rows import millis
+from workbench.views.model_symbols import resolve
 
 __all__ = ["STATES", "AlertCards", "Prices", "card_of", "instrument_of", "named", "price"]
 

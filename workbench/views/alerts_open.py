@@ -19,9 +19,8 @@ from workbench.client import AsyncClient
 from workbench.client_alerts import alert_of
 from workbench.views.alerts_cards import STATES, AlertCards, Prices, instrument_of, named
 from workbench.views.base import explained
-from workbench.views.live_rows import LiveRows, Row
+from workbench.views.live_rows import LiveRows, Row, words
 from workbench.views.model_rows import millis
-from workbench.views.model_trading import words
 
 __all__ = ["COLUMNS", "RESULT", "OpenAlerts", "alert_rows", "row_of"]
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import panel as pn
 import param
 
 from engine.plots.style import Style
@@ -20,6 +21,11 @@ Row = Mapping[str, Any]
 def sheet(look: Style) -> str:
     """The style of rows and of what stands beside them."""
     return colours(look) + _CSS
+
+
+def words(text: str, look: Style, **options: Any) -> pn.pane.HTML:
+    """HTML that carries its colours along."""
+    return pn.pane.HTML(text, stylesheets=[sheet(look)], sizing_mode="stretch_width", margin=0, **options)
 
 
 class LiveRows(LivePart):

@@ -12,7 +12,7 @@ from engine.model import Event
 from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.views.base import explained
-from workbench.views.live_rows import LiveRows
+from workbench.views.live_rows import LiveRows, words
 from workbench.views.model_output import Results
 from workbench.views.model_rows import EVENTS, brief, event_row
 
@@ -23,8 +23,6 @@ class Details:
     """The tab of facts. `view` is its layout."""
 
     def __init__(self, client: AsyncClient, model: str, look: Style) -> None:
-        from workbench.views.model_trading import words
-
         self._client, self._id = client, model
         self._facts = words("", look)
         self._figures = words("", look)

@@ -27,13 +27,13 @@ from workbench.client import AsyncClient
 from workbench.client_models import order_of
 from workbench.views.base import explained
 from workbench.views.live_part import LiveTiles
-from workbench.views.live_rows import LiveRows
+from workbench.views.live_rows import LiveRows, words
 from workbench.views.model_details import Details
 from workbench.views.model_figures import Figures, figures_of
 from workbench.views.model_match import Match
 from workbench.views.model_output import Calls, Log
 from workbench.views.model_rows import millis, state_of
-from workbench.views.model_trading import Trading, words
+from workbench.views.model_trading import Trading
 from workbench.views.model_watch import Ear, watching
 
 __all__ = ["TABS", "ModelLive"]

@@ -18,8 +18,8 @@ from workbench import cards
 from workbench.client import AsyncClient
 from workbench.views.base import explained
 from workbench.views.drawing import beside
-from workbench.views.live_rows import LiveRows
-from workbench.views.model_price import fits
+from workbench.views.live_rows import LiveRows, words
+from workbench.views.model_symbols import fits
 
 COLUMNS: Final = [
     {"key": "result", "title": "Match", "kind": "state"}, {"key": "at", "title": "Live (UTC)", "kind": "time"},
@@ -35,9 +35,7 @@ class Match:
     """The tab that compares. `view` is its layout."""
 
     def __init__(self, client: AsyncClient, model: str, look: Style) -> None:
-        from workbench.views.model_trading import words
-
-        self._client, self._model, self._look, self._words = client, model, look, words
+        self._client, self._model, self._look = client, model, look
         self._runs = pn.widgets.Select(label="Backtest", options={}, width=420, margin=0)
         self._go = pn.widgets.Button(label="Compare", color="primary", width=110, margin=0, disabled=True)
         self._go.on_click(self._compared)
@@ -125,7 +123,7 @@ class Match:
             drawing = await beside(None, lambda: draw(pictures.against(live, backtest, self._look), self._look))
             self._chart[:] = [pn.pane.Bokeh(drawing.figure, sizing_mode="stretch_width", margin=0)]
         else:
-            self._chart[:] = [self._words('<p class="empty">There are no two curves to lay over each other.</p>',
+            self._chart[:] = [words('<p class="empty">There are no two curves to lay over each other.</p>',
                                           self._look)]
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,44 +17,13 @@ from engine.plots.render import Drawing, draw, span_of
 from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.views.drawing import beside, few
+from workbench.views.model_symbols import currency_of, instant, resolve
 from workbench.views.zoom import SETTLE_MS, Zoom
 
 log = logging.getLogger("workbench.pages")
 Locked = Callable[[Callable[[], None]], None]
 """Does something to Bokeh models when their document may be changed."""
-_PARTS: Final = re.compile(r"[-/_:]")
 MARGIN: Final = 0.06
-
-
-def fits(symbol: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a stored dataset is of a bot's symbol; a symbol may be an asset alone."""
-    pair = [part.upper() for part in _PARTS.split(symbol) if part]
-    asset, currency = str(entry["asset"]).upper(), str(entry["currency"]).upper()
-    return pair in ([asset, currency], [asset]) or "".join(pair) == asset + currency
-
-
-def resolve(symbol: str, exchange: str, stored: Iterable[Mapping[str, Any]], at: int) -> dict[str, Any] | None:
-    """The stored dataset that has the candles of a bot's symbol around an instant (microseconds), the finest first;
-    None when there is none. The exchange that the bot names comes first, then any other with the same pair."""
-    found = []
-    for entry in stored:
-        if not fits(symbol, entry):
-            continue
-        seconds = times.resolution(entry["resolution"])
-        first, last = (_micros(entry[name]) for name in ("first", "last"))
-        if first - seconds * times.SECOND <= at <= last + 30 * seconds * times.SECOND:
-            found.append((str(entry["exchange"]).lower() != exchange.lower(), seconds, str(entry["market"]), entry))
-    return dict(min(found, key=lambda each: each[:3])[3]) if found else None
-
-
-def _micros(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) else times.micros(times.parse(value))
-
-
-def currency_of(symbol: str) -> str:
-    """What a symbol is quoted in, as far as its name says."""
-    parts = [part for part in _PARTS.split(symbol) if part]
-    return parts[-1].upper() if len(parts) > 1 else ""
 
 
 def mark_of(order: Order) -> dict[str, Any] | None:
@@ -138,7 +106,7 @@ class PriceChart:
         """The range that shows the orders, with room beside them."""
         stamps = [mark["time"] for mark in self._marks.values()]
         if not stamps:
-            end = times.micros(times.now()) if self._dataset is None else _micros(self._dataset["last"])
+            end = times.micros(times.now()) if self._dataset is None else instant(self._dataset["last"])
             return end - 120 * self._seconds * times.SECOND, end
         low, high = min(stamps), max(stamps)
         least = 20 * self._seconds if self._dataset else 60

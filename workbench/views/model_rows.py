@@ -9,6 +9,7 @@ from engine.activity import Model, Order
 from engine.model import Event
 from workbench.client_models import CallEntry, LogEntry
 from workbench.views.live_rows import Row
+from workbench.views.model_symbols import currency_of
 
 BAD: Final = frozenset({"stderr", "error", "critical", "fatal", "exception"})
 SILENT: Final = 90.0
@@ -64,8 +65,6 @@ def state_of(model: Model) -> tuple[str, str]:
 
 def order_row(order: Order) -> Row:
     """An order; everything else that is known of it is in the detail."""
-    from workbench.views.model_price import currency_of
-
     base = order.symbol.replace("/", "-").replace("_", "-").partition("-")[0]
     told: dict[str, Any] = {
         "Order": order.id, "Received": times.iso(order.received_at), "At the bot's clock": times.iso(order.at),

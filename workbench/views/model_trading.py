@@ -17,9 +17,8 @@ from engine.plots.render import Drawing, draw, hide_x, link
 from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.client_models import Rows
-from workbench.views.base import MARKUP_CSS
 from workbench.views.drawing import beside, grow
-from workbench.views.live_rows import LiveRows, sheet
+from workbench.views.live_rows import LiveRows, words
 from workbench.views.model_figures import Figures, curve_of, positions_of
 from workbench.views.model_price import Locked, PriceChart
 from workbench.views.model_rows import ORDERS, order_row
@@ -35,11 +34,6 @@ POSITIONS: Final = [
     {"key": "realised", "title": "Realised", "kind": "money"}, {"key": "fees", "title": "Fees", "kind": "number"},
     {"key": "currency", "title": "in", "kind": "text"}, {"key": "note", "title": "", "kind": "text"},
 ]
-
-
-def words(text: str, look: Style, **options: Any) -> pn.pane.HTML:
-    """HTML that carries its colours along."""
-    return pn.pane.HTML(text, stylesheets=[sheet(look), MARKUP_CSS], sizing_mode="stretch_width", margin=0, **options)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import panel as pn
 
 from engine.activity import Model
+from engine.analysis import sparkline
 from engine.errors import Invalid, NotFound, WorkbenchError
-from engine.plots import live as pictures
 from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.views.base import PageView, markup
@@ -151,7 +151,7 @@ def row_of(model: Model, figures: Mapping[str, Any]) -> Row:
         "id": model.id, "name": model.name, "name_by": model.name.lower(), "href": f"/model?id={_quoted(model.id)}",
         "under": " · ".join(part for part in (model.project, symbols) if part), "state": list(state),
         "state_by": state[0], "heard": millis(model.heard_at),
-        "equity": pictures.sparkline(figures.get("equity") or ()), "today": figures.get("today") or {},
+        "equity": sparkline(figures.get("equity") or ()), "today": figures.get("today") or {},
         "total": figures.get("total") or {}, "exposure": figures.get("exposure") or {}, "orders": model.orders,
         "error": (model.last_error or "")[:120],
         "find": f"{model.name} {model.id} {symbols} {state[0]} {model.project} {model.last_error or ''}"}
