@@ -29,6 +29,8 @@ from server.store.tables import runs
 
 BATCH: Final = 16
 LOOK_AGAIN: Final = 5.0
+PORTION: Final = 12
+"""Reports written in one transaction: those of about two quick runs."""
 NOWHERE: Final = ("the run was computed, but its results are not in the server's data directory; the worker sees "
                   "another one under the same path: mount the server's there")
 
@@ -240,10 +242,12 @@ class Dispatcher:
                 self._reported.set()
 
     async def _write(self) -> None:
-        """Write all reports at hand in one transaction. They are kept until that has succeeded."""
-        reports = self._reports[:]
-        if not reports:
-            return
+        """Write all reports at hand, a portion in a transaction: what others write meanwhile waits for one portion, not
+        for all. They are kept until that has succeeded."""
+        while reports := self._reports[:PORTION]:
+            await self._write_portion(reports)
+
+    async def _write_portion(self, reports: Sequence[Report]) -> None:
         by_key: dict[str, list[Report]] = {}
         for report in reports:
             by_key.setdefault(report.key, []).append(report)

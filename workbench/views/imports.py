@@ -271,7 +271,7 @@ class KeyPanel:
         self._show_parts()
 
     def _key(self, name: str) -> Any:
-        remove = pn.widgets.Button(name="Remove", margin=0, width=90)
+        remove = pn.widgets.Button(name="Remove key", margin=0, width=110)
         sure = pn.widgets.Button(name="Really remove it", button_type="danger", margin=0, width=130, visible=False)
 
         def ask(_event: Any) -> None:
