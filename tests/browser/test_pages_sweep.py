@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, TimeoutError, expect
 
 from tests.harness import ServerProcess, wait_until
 
@@ -91,8 +92,12 @@ def test_a_sweep_from_the_form_to_its_map_and_a_backtest_of_the_best(page: Page,
     page.get_by_label("Up", exact=True).select_option("fast")
     expect(page.get_by_text("the best is at fast")).to_be_visible()
     sweep = api(server, "/sweeps/" + page.url.partition("id=")[2])
-    page.locator(".tabulator-row").nth(2).click()
     chosen = page.get_by_role("button", name=re.compile(r"Backtest with trial \d"))
+    for _ in range(3):  # Tabulator hears no click until it is built, and shows its rows before
+        page.locator(".tabulator-row").nth(2).click()
+        with suppress(TimeoutError):
+            chosen.wait_for(timeout=10_000)
+            break
     expect(chosen).to_be_visible()
     number = int(chosen.inner_text().split()[-1]) - 1
     chosen.click()
