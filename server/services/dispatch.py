@@ -164,14 +164,14 @@ class Dispatcher:
         """The next runs to begin, not yet in the pool's hands. Owners and parents take turns, each in order of age."""
         self._queue = False
         turn = func.row_number().over(partition_by=(runs.c.owner, runs.c.parent), order_by=(runs.c.created_at))
-        held = len(self._flights)
+        held = frozenset(self._key_of)  # as the snapshot may still have them, though they end meanwhile
 
         def work(connection: Connection) -> list[Any]:
             line = select(runs.c.id, turn.label("turn"), runs.c.created_at).where(
                 runs.c.state == "queued", runs.c.kind == "backtest", runs.c.dialect != UPLOADED).subquery()
             ids = connection.execute(select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id)
-                                     .limit(limit + held)).scalars().all()
-            chosen = [id for id in ids if id not in self._key_of][:limit]
+                                     .limit(limit + len(held))).scalars().all()
+            chosen = [id for id in ids if id not in held][:limit]
             if not chosen:
                 return []
             rows = connection.execute(select(runs.c.id, runs.c.spec, runs.c.attempts).where(runs.c.id.in_(chosen)))
@@ -181,7 +181,7 @@ class Dispatcher:
         found = await self._db.read(work)
         if len(found) == limit:
             self._queue = True
-        return [row for row in found if row.id not in self._key_of]
+        return found
 
     def _send(self, batch: Sequence[Any], *, priority: int) -> None:
         jobs = []
@@ -298,7 +298,9 @@ class Dispatcher:
             row = rows.get(flight.run_id)
             if row is None or row.state in FINISHED:  # cancelled or deleted meanwhile
                 if reports[-1].final:
-                    useless += [flight.scratch, self._results / flight.run_id]
+                    useless.append(flight.scratch)
+                    if row is None or row.state != "completed":
+                        useless.append(self._results / flight.run_id)
                 continue
             final = apply_reports(connection, self._events, row, reports, encoded, self._strikes)
             if final and final != "done":
