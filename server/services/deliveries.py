@@ -62,6 +62,7 @@ class _Sending:
 
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)  # channels: one notice at a time, so that they arrive in order
+    ended: set[str] = field(default_factory=set)  # channels whose notice ended while the outbox was being read
 
 
 class Deliveries:
@@ -235,13 +236,14 @@ class Deliveries:
     async def _send_due(self) -> None:
         while not self._closed:
             self._due.clear()
+            self._sending.ended.clear()
             now = times.micros(times.now())
             rows = await self._db.read(lambda connection: connection.execute(_FIRSTS).all())
             wait = LOOK
             for row in rows:
                 late = (row.next_at - now) / times.SECOND
-                if row.id in self._sending.tasks or row.channel_id in self._sending.busy:
-                    continue
+                if row.channel_id in self._sending.busy | self._sending.ended:  # ended: the row may be out of date, and
+                    continue  # `_due` is set, so that the outbox is read again
                 if late > 0 or len(self._sending.tasks) >= AT_ONCE:
                     wait = min(wait, max(late, 0.05))
                     continue
@@ -264,6 +266,7 @@ class Deliveries:
     def _sent(self, row: Any) -> None:
         self._sending.tasks.pop(row.id, None)
         self._sending.busy.discard(row.channel_id)
+        self._sending.ended.add(row.channel_id)
         done = self._finished.get(row.id)
         if done is not None and not done.done():
             done.set_result(None)

@@ -7,6 +7,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from engine.errors import Forbidden, Invalid
+from server.limits import RateLimiter
 from server.services import deliveries as outbox
 from server.services.deliveries import Deliveries, pause
 from server.services.delivery_senders import Senders, Targets
@@ -174,17 +176,45 @@ async def test_topics_and_filters_choose_and_a_switched_off_channel_hears_nothin
     assert [told["data"]["ticker"] for told in receiver.bodies()] == ["last"]
 
 
-async def test_notices_of_one_channel_keep_their_order_and_the_rate(database: Database, tmp_path: Path,
-                                                                    receiver: Receiver) -> None:
+async def test_notices_of_one_channel_keep_their_order_and_the_rate(
+        database: Database, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "RateLimiter", partial(RateLimiter, clock=lambda: 0.0))  # time stands still
     async with working(database, tmp_path) as (service, events):
         slow, _ = await service.create_channel("slow", "webhook", receiver.url, topics=["alert.working"], rate=5)
         for number in range(8):
             await tell(database, events, ticker=f"T{number}")
         await state_of(service, "delivered", 5)
-        assert len(await service.page(state="pending")) == 3, "five a minute and no more"
+        await state_of(service, "pending", 3)
+        assert len(await service.page(state="delivered")) == 5, "five a minute and no more"
         await service.change_channel(slow.id, rate=0)
         await state_of(service, "delivered", 8)
     assert [told["data"]["ticker"] for told in receiver.bodies()] == [f"T{number}" for number in range(8)]
+
+
+async def test_a_reading_older_than_what_was_sent_meanwhile_sends_nothing_twice(
+        database: Database, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with working(database, tmp_path) as (service, events):
+        read, written, waiting = database.read, asyncio.Event(), asyncio.Event()
+
+        async def late(work: Any) -> Any:
+            rows = await read(work)
+            if receiver.requests and not written.is_set():  # the outbox as it was while the first notice was on its way
+                waiting.set()
+                await written.wait()
+            return rows
+
+        await service.create_channel("desk", "webhook", receiver.url, topics=["alert.working"])
+        receiver.held = []
+        monkeypatch.setattr(service._db, "read", late)
+        await tell(database, events, ticker="A")
+        await until(lambda: receiver.requests)
+        await tell(database, events, ticker="B")
+        await asyncio.wait_for(waiting.wait(), 60)
+        receiver.release()
+        await until(lambda: not service._sending.tasks)
+        written.set()
+        await state_of(service, "delivered", 2)
+    assert [told["data"]["ticker"] for told in receiver.bodies()] == ["A", "B"]
 
 
 async def test_each_event_gets_into_the_outbox_once_whatever_stops_in_between(
