@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -147,9 +147,10 @@ class Credits:
 
     async def use(self, alert: int, accounts: Collection[int]) -> dict[int, Use]:
         """Use a credit of each account for an alert. An account that has paid for it already gets the same token; one
-        that cannot pay (no credit, access FREE, deleted) is missing from the answer."""
+        that cannot pay (no credit, access FREE, deleted) is missing from the answer. When the alert has ended already,
+        what was used now is settled at once: nobody would come to do it."""
         spare = dict(zip(accounts, _tokens(len(accounts)), strict=True))
-        values = {"spare": str(encode(spare)), "alert": alert, "at": times.micros(times.now())}
+        values: dict[str, Any] = {"spare": str(encode(spare)), "alert": alert, "at": times.micros(times.now())}
 
         def work(connection: Connection) -> dict[int, Use]:
             found = {id: Use(token) for id, token in _uses(connection, alert, accounts).items()}
@@ -159,6 +160,8 @@ class Credits:
             connection.execute(USE[connection.dialect.name], values)
             for id, last in connection.execute(TAKE, new):
                 found[id] = Use(spare[id], last)
+            if self._end(connection, alert, values["at"]) == "reimbursement":
+                return {id: Use(use.token) for id, use in found.items()}
             return found
 
         return await self._db.write(work)
@@ -206,19 +209,24 @@ class Credits:
         at = times.micros(times.now())
 
         def work(connection: Connection) -> dict[int, Credit]:
-            row = connection.execute(select(alerts.c.state, alerts.c.gain, alerts.c.start).where(
-                alerts.c.id == alert)).first()
-            if row is not None and row.state in ("closed", "aborted"):
-                won = consumes(row.state, row.gain, abs(row.start) * self._threshold / 100)
-                kind, amount = ("consumption", 0) if won else ("reimbursement", 1)
-                values = {"alert": alert, "before": connection.execute(LAST).scalar_one(), "kind": kind,
-                          "amount": amount, "at": at}
-                if connection.execute(SETTLE, values).rowcount and amount:
-                    connection.execute(GIVE_BACK, values)
-                return _credits(connection, alert, tuple(_SETTLED))
-            return _credits(connection, alert)
+            ended = self._end(connection, alert, at)
+            return _credits(connection, alert, tuple(_SETTLED)) if ended else _credits(connection, alert)
 
         return await self._db.write(work)
+
+    def _end(self, connection: Connection, alert: int, at: int) -> str:
+        """Settle what waits for an alert that has ended, and by which kind of entry; "" for one that goes on."""
+        row = connection.execute(select(alerts.c.state, alerts.c.gain, alerts.c.start).where(
+            alerts.c.id == alert)).first()
+        if row is None or row.state not in ("closed", "aborted"):
+            return ""
+        won = consumes(row.state, row.gain, abs(row.start) * self._threshold / 100)
+        kind, amount = ("consumption", 0) if won else ("reimbursement", 1)
+        values = {"alert": alert, "before": connection.execute(LAST).scalar_one(), "kind": kind, "amount": amount,
+                  "at": at}
+        if connection.execute(SETTLE, values).rowcount and amount:
+            connection.execute(GIVE_BACK, values)
+        return kind
 
     async def settle_ended(self) -> int:
         """Settle every credit whose alert has ended; how many alerts that were."""

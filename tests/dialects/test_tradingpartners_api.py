@@ -217,6 +217,32 @@ async def test_the_ledger_balances_whatever_happens_at_once(database: Database, 
     await people.close()
 
 
+@pytest.mark.parametrize(("exit", "kind", "last"), [
+    pytest.param(None, "reimbursement", False, id="aborted"), pytest.param(90.0, "reimbursement", False, id="lost"),
+    pytest.param(120.0, "consumption", True, id="won")])
+async def test_a_credit_used_after_the_alerts_end_is_settled_with_it(
+        database: Database, tmp_path: Path, exit: float | None, kind: str, last: bool) -> None:
+    """As by somebody who resumes and leaves before the end is told, or whose stream the last credit ends."""
+    from engine.candle_store import CandleStore
+
+    events = EventLog(database)
+    alerts = Alerts(db=database, events=events, store=CandleStore(tmp_path / "candles"), data_dir=tmp_path)
+    people, credits = Subscribers(database, Users(database)), Credits(database, events)
+    ann = (await people.create("ann@example.org", access="FULL")).id
+    await credits.grant(ann, 1)
+    alert = await alerts.create(instrument="STOCKS", ticker="T", start=100.0, target=110.0, stop=95.0)
+    await alerts.move(alert.id, "aborted" if exit is None else "onGoing")
+    if exit is not None:
+        await alerts.move(alert.id, "closed", exit=exit)
+    assert await credits.settle(alert.id) == {}, "nobody had paid yet"
+    use = (await credits.use(alert.id, [ann]))[ann]
+    entries = await credits.entries(ann)
+    assert [entry.kind for entry in entries] == [kind, "use", "grant"] and entries[0].token == use.token
+    assert use.last is last and (await people.get(ann)).balance == (0 if last else 1)
+    assert await credits.unbalanced() == {} and await credits.settle_ended() == 0
+    await people.close()
+
+
 async def test_grants_are_checked(database: Database) -> None:
     people, credits = Subscribers(database, Users(database)), Credits(database, EventLog(database))
     made = await people.create("ann@example.org")
