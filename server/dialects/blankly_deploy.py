@@ -29,8 +29,8 @@ from server.dialects.blankly_deploy_upload import PART, Upload, take_apart
 from server.dialects.blankly_words import with_errors
 from server.dialects.routes import Answer, Route
 from server.services import Services
-from server.services.deployments import next_time
 from server.services.model_reads import ModelQuery
+from server.services.schedules import next_time
 
 __all__ = ["routes"]
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from engine import model_runner, times
 from engine.deployment import Deployment, Version
-from engine.errors import Invalid, NotFound, Unavailable, WorkbenchError
+from engine.errors import NotFound, Unavailable, WorkbenchError
 from engine.model import Principal, Run
 from engine.sandbox import plan_of
 from server.services.activity import Activity
@@ -28,6 +28,7 @@ from server.services.activity_backtests import DetachedBacktests
 from server.services.model_lives import Life, Lives, Runner
 from server.services.run_rows import COLUMNS, run_of
 from server.services.run_states import UPLOADED, change_state, stream_of
+from server.services.schedules import next_time
 from server.services.versions import Versions
 from server.store.database import Database
 from server.store.encoding import decode, encode
@@ -36,7 +37,7 @@ from server.store.tables import runs
 from server.store.tables.activity import models
 from server.store.tables.deployments import deployments
 
-__all__ = ["Deployments", "next_time"]
+__all__ = ["Deployments"]
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 300.0
@@ -401,20 +402,6 @@ class Deployments:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("deployments: %s", error, exc_info=error)
-
-
-def next_time(schedule: str, after: datetime) -> datetime:
-    """The next instant of a schedule (five fields of cron, UTC). Raises `Invalid` (field "schedule")."""
-    from apscheduler.triggers.cron import CronTrigger
-
-    try:
-        found = CronTrigger.from_crontab(schedule, timezone="UTC").get_next_fire_time(None, after)
-    except ValueError as error:
-        raise Invalid(f"{schedule[:80]!r} is no schedule: {error}", field="schedule",
-                      remedy="write five fields of cron, such as 30 14 * * 1-5 (UTC)") from None
-    if found is None:
-        raise Invalid(f"{schedule[:80]!r} never comes", field="schedule", remedy="write another schedule")
-    return found
 
 
 def _deployment(row: Any) -> Deployment:
