@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ServerProcess", "new_database", "running_server", "until", "wait_until"]
+__all__ = ["Held", "ServerProcess", "new_database", "running_server", "until", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +57,32 @@ def _source(condition: Callable[[], Any]) -> str:
         return inspect.getsource(condition).strip()
     except (OSError, TypeError):
         return repr(condition)
+
+
+class Held:
+    """The next reading or write of a database that is done for a function whose qualified name has `name` in it: it
+    begins, or with `answer` is answered, when `release` is called. `reached` is set when that is all it waits for."""
+
+    def __init__(self, db: Any, name: str, *, answer: bool = False) -> None:
+        self._name, self._answer, self._armed = name, answer, True
+        self.reached, self._go = asyncio.Event(), asyncio.Event()
+        db.read, db.write = partial(self._call, db.read), partial(self._call, db.write)
+
+    async def _call(self, call: Callable[[Any], Awaitable[Any]], work: Any) -> Any:
+        if not self._armed or self._name not in work.__qualname__:
+            return await call(work)
+        self._armed = False
+        found = await call(work) if self._answer else None
+        self.reached.set()
+        await self._go.wait()
+        return found if self._answer else await call(work)
+
+    async def wait(self) -> None:
+        async with asyncio.timeout(60):
+            await self.reached.wait()
+
+    def release(self) -> None:
+        self._go.set()
 
 
 class ServerProcess:

@@ -85,6 +85,9 @@ class Deployments:
             for row in connection.execute(select(runs.c.id).where(
                     runs.c.state == "running", (runs.c.kind == "live") | _UPLOADED)).all():
                 change_state(connection, self._events, row.id, "failed", "running", error="server restarted")
+            for row in connection.execute(select(deployments).where(
+                    deployments.c.state.in_(("running", "stopping")))).all():  # but nothing runs now
+                self._change(connection, row.model_id, state="starting" if row.wanted == "running" else "stopped")
 
         await self._db.write(work)
         await self.versions.sweep()
@@ -100,10 +103,13 @@ class Deployments:
             self._queue(id)
         for id in over:
             self.lives.end(id)
+        before = frozenset(self._of_model.values())
         for found in await self.list():
             life, (schedule, timer) = self._of_model.get(found.model), self._timers.get(found.model, ("", None))
             if life is not None:
-                if found.wanted != "running" or found.version != life.version.id or found.state == "starting":
+                # One that began while the list was read may know better.
+                if life in before and (found.wanted != "running" or found.version != life.version.id
+                                       or found.state == "starting"):
                     life.end()
             elif found.wanted != "running":
                 self._plan_nothing(found.model)
@@ -131,11 +137,7 @@ class Deployments:
         return await self._db.read(lambda connection: [_deployment(row) for row in connection.execute(query)])
 
     async def get(self, model: str) -> Deployment:
-        query = select(deployments).where(deployments.c.model_id == model)
-        row = await self._db.read(lambda connection: connection.execute(query).first())
-        if row is None:
-            raise NotFound("this model is not deployed", field="modelId", remedy="deploy a version of it")
-        return _deployment(row)
+        return _deployment(await self._db.read(lambda connection: _row(connection, model)))
 
     def usage(self, model: str) -> Mapping[str, Any]:
         """What the model's process uses now: memory, most (bytes), cpu (seconds), processes; empty when it is down."""
@@ -169,14 +171,16 @@ class Deployments:
 
     async def stop(self, model: str, *, by: str = "") -> Deployment:
         """Have a model run no more. Stopping again changes nothing."""
-        before = await self.get(model)
         self._plan_nothing(model)
-        life = self._of_model.get(model)
-        runs_elsewhere = self._closing and before.state in ("running", "stopping")
-        found = await self._change(model, wanted="stopped", next_at=None,
-                                   state="stopping" if life is not None or runs_elsewhere else "stopped",
-                                   by=by)
-        if life is not None:
+        ending = model in self._of_model
+
+        def work(connection: Connection) -> Deployment:
+            busy = ending or _row(connection, model).state in ("running", "stopping")  # perhaps on another server
+            return self._change(connection, model, wanted="stopped", next_at=None,
+                                state="stopping" if busy else "stopped", **({"by": by} if by else {}))
+
+        found = await self._db.write(work)
+        if (life := self._of_model.get(model)) is not None:  # it may have begun just before
             life.end()
         return found
 
@@ -242,7 +246,7 @@ class Deployments:
         if delay is None:
             at = next_time(found.schedule, times.now())
             delay = max(0.0, (at - times.now()).total_seconds())
-            self._spawn(self._wait_until(found.model, at))
+            self._spawn(self._wait_until(found, at))
         self._timers[found.model] = found.schedule, asyncio.get_running_loop().call_later(
             delay, lambda: self._spawn(self._live(found.model)))
 
@@ -251,8 +255,13 @@ class Deployments:
         if timer is not None:
             timer.cancel()
 
-    async def _wait_until(self, model: str, at: datetime) -> None:
-        await self._change(model, state="waiting", next_at=times.micros(at))
+    async def _wait_until(self, planned: Deployment, at: datetime) -> None:
+        def work(connection: Connection) -> None:
+            now = _row(connection, planned.model)
+            if now.wanted == "running" and now.schedule == planned.schedule:  # else it was stopped, or changed
+                self._change(connection, planned.model, state="waiting", next_at=times.micros(at))
+
+        await self._db.write(work)
 
     async def _live(self, model: str) -> None:
         """One life of a deployed model, from its start to what comes after."""
@@ -273,7 +282,7 @@ class Deployments:
                 await self.lives.see_through(life, plan_of(found.plan, live=True), {})
             finally:
                 del self._of_model[model]
-            await self._after(life, begun)
+            await self._after(life)
         except NotFound:
             pass  # the model was deleted
         finally:
@@ -299,7 +308,7 @@ class Deployments:
 
         return await self._db.write(work)
 
-    async def _after(self, life: Life, before: Deployment) -> None:
+    async def _after(self, life: Life) -> None:
         """What becomes of a deployment whose process has ended."""
         model, ending = life.version.model, life.ending
         reason = str(ending.get("error") or "")
@@ -307,25 +316,30 @@ class Deployments:
         await self.lives.end_run(life.run, "failed" if reason and not stopped else "completed", reason or None)
         if self._closing:
             return
-        now = await self.get(model)
-        if now.wanted == "stopped":
-            await self._change(model, state="stopped", next_at=None)
-        elif now.schedule:
-            self._plan_start(now, None)
-        elif stopped:  # another version, or the run was cancelled
-            if now.version == life.version.id and now.changed_at == before.changed_at:
-                await self._change(model, wanted="stopped", state="stopped")
-            else:
-                self._plan_start(now, 0.0)
-        elif not reason:
-            await self._change(model, wanted="stopped", state="completed")
-        else:
-            good = asyncio.get_running_loop().time() - life.began > LONG_LIFE
+        good = asyncio.get_running_loop().time() - life.began > LONG_LIFE
+        at = times.micros(times.now())
+
+        def work(connection: Connection) -> tuple[Deployment, float | None]:
+            """As it is now, and the pause before the next start (None: as its schedule says)."""
+            now = _row(connection, model)
+            if now.wanted == "stopped":
+                return self._change(connection, model, state="stopped", next_at=None), None
+            if now.schedule:
+                return self._change(connection, model, state="waiting", next_at=None), None
+            if now.state != "running" or now.run_id != life.run:  # it was deployed again meanwhile
+                return _deployment(now), 0.0
+            if stopped:  # the run was cancelled
+                return self._change(connection, model, wanted="stopped", state="stopped"), None
+            if not reason:
+                return self._change(connection, model, wanted="stopped", state="completed"), None
             restarts = 1 if good else now.restarts + 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(restarts - 1, 20))
-            at = times.micros(times.now()) + round(pause * times.SECOND)
-            changed = await self._change(model, state="waiting", error=reason[:2000], restarts=restarts, next_at=at)
-            self._plan_start(changed, pause)
+            return self._change(connection, model, state="waiting", error=reason[:2000], restarts=restarts,
+                                next_at=at + round(pause * times.SECOND)), pause
+
+        now, pause = await self._db.write(work)
+        if now.wanted == "running":
+            self._plan_start(now, pause)
 
     # -- backtests
 
@@ -335,17 +349,24 @@ class Deployments:
             self._spawn(self._backtest(id)).add_done_callback(lambda done: self._queued.discard(id))
 
     async def _backtest(self, id: str) -> None:
+        query = select(*COLUMNS).where(runs.c.id == id, runs.c.state == "queued")
+
+        def begin(connection: Connection) -> bool:
+            if connection.execute(query).first() is None:
+                return False  # cancelled meanwhile
+            change_state(connection, self._events, id, "running", "queued", started_at=times.micros(times.now()))
+            return True
+
         async with self._backtests:
-            row = await self._db.read(lambda connection: connection.execute(
-                select(*COLUMNS).where(runs.c.id == id)).first())
-            if self._closing or row is None or row.state != "queued":
+            row = await self._db.read(lambda connection: connection.execute(query).first())
+            if self._closing or row is None:
                 return
             version = await self.versions.get(row.spec["version"])
             life = Life(run=id, version=version, kind="backtest", slot=self.lives.slot(),
                          began=asyncio.get_running_loop().time())
             try:
-                await self._db.write(lambda connection: change_state(
-                    connection, self._events, id, "running", "queued", started_at=times.micros(times.now())))
+                if not await self._db.write(begin):
+                    return
                 await self.lives.see_through(life, plan_of(row.spec["plan"], live=False), row.spec["args"])
             except NotFound:
                 return  # the model was deleted
@@ -370,18 +391,14 @@ class Deployments:
             except WorkbenchError as error:
                 await self.lives.end_run(life.run, "failed", f"the result cannot be read: {error}")
 
-    async def _change(self, model: str, **values: Any) -> Deployment:
-        def work(connection: Connection) -> Deployment:
-            connection.execute(update(deployments).where(deployments.c.model_id == model).values(
-                **{name: value for name, value in values.items() if name != "by" or value},
-                changed_at=times.micros(times.now())))
-            return self._told(connection, model)
-
-        return await self._db.write(work)
+    def _change(self, connection: Connection, model: str, **values: Any) -> Deployment:
+        connection.execute(update(deployments).where(deployments.c.model_id == model).values(
+            **values, changed_at=times.micros(times.now())))
+        return self._told(connection, model)
 
     def _told(self, connection: Connection, model: str) -> Deployment:
         """The deployment as it is now, told to who follows the model."""
-        found = _deployment(connection.execute(select(deployments).where(deployments.c.model_id == model)).one())
+        found = _deployment(_row(connection, model))
         self._events.append(connection, f"model/{model}", "deployment", {
             "state": found.state, "wanted": found.wanted, "version": found.version, "plan": found.plan,
             "run": found.run, "error": found.error, "restarts": found.restarts,
@@ -402,6 +419,13 @@ class Deployments:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("deployments: %s", error, exc_info=error)
+
+
+def _row(connection: Connection, model: str) -> Any:
+    row = connection.execute(select(deployments).where(deployments.c.model_id == model)).first()
+    if row is None:
+        raise NotFound("this model is not deployed", field="modelId", remedy="deploy a version of it")
+    return row
 
 
 def _deployment(row: Any) -> Deployment:

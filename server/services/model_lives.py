@@ -38,7 +38,7 @@ Runner = Callable[[ModelJob, Emit, Callable[[], bool]], str]
 @dataclass(eq=False, kw_only=True)
 class Life:
     """A process at work, of a deployment or of a backtest, and what it said of itself. `kind`: live, screener or
-    backtest; `ending`: what the runner said last, with its kind; `began`: the loop's clock."""
+    backtest; `ending`: what the runner said last, with its kind; `began`: by the loop's clock; `unwanted`: to end."""
 
     run: str
     version: Version
@@ -51,9 +51,11 @@ class Life:
     status: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, Any] = field(default_factory=dict)
     progress: float = 0.0
+    unwanted: bool = False
 
     def end(self) -> None:
-        """Ask the process to end."""
+        """Ask the process to end, or not to begin."""
+        self.unwanted = True
         if self.process is not None:
             self.process.stop()
 
@@ -114,8 +116,12 @@ class Lives(Subscriber):
 
     async def see_through(self, life: Life, plan: Any, args: Mapping[str, Any]) -> None:
         """One life from its start to its end."""
-        async with (_nothing if life.kind == "backtest" else self.environment)(life.version) as environment:
-            await self._see_through(life, plan, args, environment)
+        self._by_run[life.run] = life
+        try:
+            async with (_nothing if life.kind == "backtest" else self.environment)(life.version) as environment:
+                await self._see_through(life, plan, args, environment)
+        finally:
+            del self._by_run[life.run]
 
     async def _see_through(self, life: Life, plan: Any, args: Mapping[str, Any],
                            environment: Mapping[str, str]) -> None:
@@ -153,16 +159,14 @@ class Lives(Subscriber):
         if live:
             await self._lifecycle(principal, Lifecycle(model=model.id, message="Started", running=True,
                                                        started_at=times.iso(times.now()), ended_at=None))
-        self._by_run[life.run] = life
         life.process.start()
-        if self.closing:
+        if self.closing or life.unwanted:
             life.process.stop()
         ticker = asyncio.create_task(self._report_progress(life))
         try:
             await life.process.finished.wait()
         finally:
             ticker.cancel()
-            del self._by_run[life.run]
         await asyncio.gather(*phases)
         if live:
             words = ("Manually Exited" if life.ending.get("kind") == "stopped" else
