@@ -294,17 +294,18 @@ class Dispatcher:
         rows = {row.id: row for row in connection.execute(
             select(runs.c.id, runs.c.state, runs.c.attempts).where(runs.c.id.in_([f.run_id for f, _ in batch])))}
         useless: list[Path] = []
+        said: list[tuple[_Flight, tuple[Any, list[Report]]]] = []
         for flight, reports in batch:
             row = rows.get(flight.run_id)
-            if row is None or row.state in FINISHED:  # cancelled or deleted meanwhile
-                if reports[-1].final:
-                    useless.append(flight.scratch)
-                    if row is None or row.state != "completed":
-                        useless.append(self._results / flight.run_id)
-                continue
-            final = apply_reports(connection, self._events, row, reports, encoded, self._strikes)
-            if final and final != "done":
+            if row is not None and row.state not in FINISHED:
+                said.append((flight, (row, reports)))
+            elif reports[-1].final:  # cancelled or deleted meanwhile
                 useless.append(flight.scratch)
+                if row is None or row.state != "completed":
+                    useless.append(self._results / flight.run_id)
+        finals = apply_reports(connection, self._events, [each for _, each in said], encoded, self._strikes)
+        useless += [flight.scratch for (flight, _), final in zip(said, finals, strict=True)
+                    if final and final != "done"]
         return useless
 
     async def _recover(self) -> None:

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, select, update
 from engine import times
 from engine.model import FINISHED
 from server.pool import Report
-from server.store.encoding import encode
+from server.store.bulk import update_row
+from server.store.encoding import Encoded, encode
 from server.store.events import EventLog
 from server.store.tables import runs
 
@@ -16,6 +17,9 @@ __all__ = ["UPLOADED", "apply_reports", "change_state", "stream_of", "take_back"
 
 UPLOADED: Final = "models"
 """The dialect of runs of uploaded models: they run in boxes of their own, not in the pool."""
+
+_Item = tuple[str, str, Mapping[str, Any], str]
+"""An event: stream, type, data and the data's JSON text."""
 
 MAX_ATTEMPTS: Final = 1
 MAX_DEATHS: Final = 3
@@ -44,40 +48,56 @@ def change_state(connection: Connection, events: EventLog, run_id: str, state: s
     events.append(connection, stream_of(run_id), "state", data)
 
 
-def apply_reports(connection: Connection, events: EventLog, row: Any, reports: Sequence[Report],
-                  encoded: Mapping[int, Any], strikes: dict[str, int]) -> str:
-    """Write what the pool said about one run (`row`: id, state, attempts); the type of the final report, or "".
+def apply_reports(connection: Connection, events: EventLog, said: Sequence[tuple[Any, Sequence[Report]]],
+                  encoded: Mapping[int, Encoded], strikes: dict[str, int]) -> list[str]:
+    """Write what the pool said about runs, each a row (id, state, attempts) and its reports in order; the type of the
+    final report for each, or "".
 
     `encoded` holds the data of progress, logs and metrics by `id(report)`. `strikes` counts, for this life of the
-    server, how often a worker died with the run, begun or not.
+    server, how often a worker died with a run, begun or not.
     """
+    items: list[_Item] = []
+    finals: list[str] = []
+    for row, reports in said:
+        finals.append(_apply(connection, row, reports, encoded, strikes, items))
+    events.append_all(connection, items, times.now())
+    return finals
+
+
+def _apply(connection: Connection, row: Any, reports: Sequence[Report], encoded: Mapping[int, Encoded],
+           strikes: dict[str, int], items: list[_Item]) -> str:
     values: dict[str, Any] = {}
     state = row.state
-    items: list[tuple[str, Mapping[str, Any]]] = []
     stream = stream_of(row.id)
     final: Report | None = None
     for report in reports:
         if report.type == "started":
             values |= {"state": "running", "started_at": times.micros(times.now())}
-            items.append(("state", {"state": "running", "previous_state": state, "error": None}))
+            items.append(_item(stream, "state", {"state": "running", "previous_state": state, "error": None}))
             state = "running"
         elif report.final:
             final = report
             break
         else:
-            items.append((report.type, encoded[id(report)]))
+            items.append((stream, report.type, report.data, encoded[id(report)]))
             if report.type == "progress":
                 values["progress"] = report.data["progress"]
     if final is not None:
-        _end(row, state, final, items, values, strikes)
-    events.append_many(connection, stream, items)
+        items += [_item(stream, type, data) for type, data in _end(row, state, final, values, strikes)]
     if values:
-        connection.execute(update(runs).where(runs.c.id == row.id).values(**values))
+        update_row(connection, runs, row.id, values)
     return final.type if final else ""
 
 
-def _end(row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str, Any]]], values: dict[str, Any],
-         strikes: dict[str, int]) -> None:
+def _item(stream: str, type: str, data: Mapping[str, Any]) -> _Item:
+    return stream, type, data, encode(data)
+
+
+def _end(row: Any, state: str, final: Report, values: dict[str, Any],
+         strikes: dict[str, int]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The events of a run's end; `values` for its row are added."""
+    items: list[tuple[str, Mapping[str, Any]]] = []
+
     def become(new: str, error: str | None = None, **more: Any) -> None:
         items.append(("state", {"state": new, "previous_state": state, "error": error}))
         values.update(state=new, error=error, finished_at=times.micros(times.now()), **more)
@@ -90,7 +110,7 @@ def _end(row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str
             items.append(("state", {"state": "queued", "previous_state": state, "message": message}))
 
     if final.type == "done":
-        become("completed", metrics=encode(final.data.get("metrics", {})), progress=1.0)
+        become("completed", metrics=str(encode(final.data.get("metrics", {}))), progress=1.0)
     elif final.type == "failed":
         become("failed", str(final.data["error"]))
     elif final.type == "cancelled":
@@ -110,6 +130,7 @@ def _end(row: Any, state: str, final: Report, items: list[tuple[str, Mapping[str
         queue_again("The pool went away; queued again", row.attempts)
     if values.get("state") in FINISHED:
         strikes.pop(row.id, None)
+    return items
 
 
 def take_back(connection: Connection, events: EventLog) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from engine import times
 from engine.candle_store import CandleStore
@@ -24,6 +24,7 @@ from server.pool import Pool
 from server.services.dispatch import Dispatcher
 from server.services.run_rows import COLUMNS, MANY, Filters, Page, page_queries, run_of, write_cursor
 from server.services.run_states import change_state, stream_of
+from server.store.bulk import insert_rows
 from server.store.database import Database
 from server.store.encoding import encode
 from server.store.events import EventLog
@@ -100,7 +101,7 @@ class Runs:
                         raise Conflict("this idempotency key was used for a different request",
                                        field="Idempotency-Key", remedy="use a new key for a new request")
                     return run_of(found)
-            connection.execute(insert(runs), row)
+            insert_rows(connection, runs, [row])
             self._events.append(connection, stream_of(run.id), "state",
                                 {"state": "queued", "previous_state": None, "message": "Run queued"})
             return run
@@ -350,8 +351,8 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(_text(tag, "tags") for tag in found)
 
 
-def _row(run: Run, idempotency_key: str | None) -> dict[str, Any]:
-    return {
+def _row(run: Run, idempotency_key: str | None) -> list[Any]:
+    values = {
         "id": run.id, "kind": run.kind, "state": run.state, "progress": run.progress,
         "created_at": times.micros(run.created_at), "name": run.name, "tags": encode(list(run.tags)),
         "notes": run.notes, "dialect": run.dialect, "strategy": run.strategy, "markets": encode(list(run.markets)),
@@ -360,3 +361,4 @@ def _row(run: Run, idempotency_key: str | None) -> dict[str, Any]:
         "metrics": encode({}), "attempts": 0, "parent": run.parent, "owner": run.owner,
         "idempotency_key": idempotency_key,
     }
+    return [values.get(column.name) for column in runs.columns]

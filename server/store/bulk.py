@@ -4,7 +4,7 @@ For the few tables into which bots push; everything else goes through SQLAlchemy
 text, numbers, None, booleans (JSON columns: their text).
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, Final
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table
 
 from server.store.engines import driver
 
-__all__ = ["find_rows", "insert_events", "insert_rows", "last_numbers", "upsert_rows"]
+__all__ = ["find_rows", "insert_events", "insert_rows", "last_numbers", "update_row", "upsert_rows"]
 
 _FEW: Final = 8  # rows for which COPY costs more than it saves
 # Rows of one statement. SQLite's driver lets go of the interpreter, and must get hold of it again, once a statement:
@@ -21,8 +21,10 @@ _FEW: Final = 8  # rows for which COPY costs more than it saves
 _SIZES: Final = (512, 64, 8, 1)
 _VALUES: Final = 32_000  # of one statement; SQLite takes 32,766, PostgreSQL twice as many
 _EVENT: Final = ("stream", "seq", "type", "at", "data")
-_COPY_EVENTS: Final = f"COPY events ({', '.join(_EVENT)}) FROM STDIN"
-_LAST_ID: Final = "SELECT currval(pg_get_serial_sequence('events', 'id'))"
+_COPY_EVENTS: Final = f"COPY events (id, {', '.join(_EVENT)}) FROM STDIN"
+# All ids at once: asking for each takes PostgreSQL as long as it takes to read the row.
+_TAKE_IDS: Final = ("SELECT setval(ids, nextval(ids) + %s - 1) "
+                    "FROM CAST(pg_get_serial_sequence('events', 'id') AS regclass) AS ids")
 _LAST_SQLITE: Final = "SELECT coalesce(max(seq), 0) FROM events WHERE stream = ?"
 _LAST: Final = ("SELECT name, coalesce((SELECT max(seq) FROM events WHERE stream = name), 0) "
                 "FROM unnest(%s::text[]) AS name")
@@ -44,12 +46,13 @@ def insert_events(connection: Connection, rows: Sequence[tuple[str, int, str, in
         _in_statements(raw.execute, "events", _EVENT, (), rows)
         last = raw.execute("SELECT last_insert_rowid()").fetchone()[0]
     else:
-        # JSON holds no control characters as such, only backslashes that COPY would take for its own.
-        text = "".join([f"{stream}\t{seq}\t{type}\t{at}\t{data}\n" for stream, seq, type, at, data in rows])
         with raw.cursor() as cursor:
+            last = cursor.execute(_TAKE_IDS, (len(rows),)).fetchone()[0]
+            # JSON holds no control characters as such, only backslashes that COPY would take for its own.
+            text = "".join([f"{id}\t{stream}\t{seq}\t{type}\t{at}\t{data}\n"
+                            for id, (stream, seq, type, at, data) in enumerate(rows, last - len(rows) + 1)])
             with cursor.copy(_COPY_EVENTS) as copy:
                 copy.write(text.replace("\\", "\\\\"))
-            last = cursor.execute(_LAST_ID).fetchone()[0]
     return range(last - len(rows) + 1, last + 1)  # the writer alone takes numbers, so there are no others in between
 
 
@@ -80,6 +83,12 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[An
             f'COPY "{table.name}" ({", ".join(_names(table))}) FROM STDIN') as copy:
         for row in rows:
             copy.write_row(row)
+
+
+def update_row(connection: Connection, table: Table, id: str, values: Mapping[str, Any]) -> None:
+    """Change these columns of the row with this `id`."""
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    driver(connection).execute(_change(table, tuple(values), mark), (*values.values(), id))
 
 
 def upsert_rows(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
@@ -132,6 +141,12 @@ def _statement(table: str, columns: tuple[str, ...], keys: tuple[str, ...], size
         changes = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in keys)
         statement += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
     return statement
+
+
+@cache
+def _change(table: Table, columns: tuple[str, ...], mark: str) -> str:
+    changes = ", ".join(f'"{name}" = {mark}' for name in columns)
+    return f'UPDATE "{table.name}" SET {changes} WHERE id = {mark}'
 
 
 @cache

@@ -39,7 +39,7 @@ class Queue:
         """The run after the pool said this."""
         row = await self.runs.get(run.id)
         said = [Report(key="k", type=type, data=data) for type, data in reports]
-        await self.db.write(lambda connection: apply_reports(connection, self.events, row, said, {}, self.strikes))
+        await self.db.write(lambda connection: apply_reports(connection, self.events, [(row, said)], {}, self.strikes))
         return await self.runs.get(run.id)
 
 
