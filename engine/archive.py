@@ -1,40 +1,53 @@
 """Archives of uploaded models: read with suspicion, unpacked only when nothing in them is wrong.
 
-An archive is a zip whose files stand below one folder `model` (also written `/model/…`, as real clients do) or at its
+An archive is a zip whose files stand below one folder (`model`, also written `/model/…`, as real clients do) or at its
 top, or a single Python file. Everything is judged by the zip's directory before a byte is written: absolute paths,
 `..`, links, devices, encrypted or doubled entries, more files or bytes than allowed and entries that unpack to far more
-than they weigh are refused by name. While unpacking the promised sizes are held to: a directory can lie.
+than they weigh are refused by name. A directory can lie: `verify` reads every file to its end before an archive is
+kept, and while unpacking the promised sizes are held to.
 
 Archives hold secrets (`keys.json`, `api_pass` in `blankly.json`): what is told of them here are names and sizes.
 """
 
 import hashlib
+import io
 import json
 import lzma
 import re
+import shutil
 import stat
 import struct
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+import orjson
 
 from engine.errors import Invalid, TooLarge
 
 __all__ = [
     "Archive", "ArchiveFile", "Difference", "Limits", "difference", "digest", "inspect", "pack", "read_text", "stored",
-    "unpack",
+    "unpack", "verify",
 ]
 
 ROOT: Final = "model"
 MANIFESTS: Final = ("blankly.json", "slate.json", "workbench.json")
-SECRET: Final = re.compile(r"(^|/)(keys\.json|slate\.json|\.env(\..*)?|.*\.pem|.*\.key|id_[a-z0-9]+)$", re.IGNORECASE)
+SECRET: Final = re.compile(
+    r"(^|/)(([^/]*[._-])?keys\.json(\.[^/]*)?|slate\.json|\.env(\.[^/]*)?|[^/]*\.(pem|key|p12|pfx|jks|keystore)"
+    r"|id_[a-z0-9]+|\.git-credentials|\.git/config|[._]netrc|\.npmrc|\.pypirc|credentials(\.[a-z]+)?"
+    r"|secrets?\.(json|ya?ml|toml|ini|txt))$", re.IGNORECASE)
 """Files that are never shown; `blankly.json` is shown without its passwords."""
 
-_SECRET_KEYS: Final = re.compile(r"pass|secret|token|api_?key|private", re.IGNORECASE)
+_SECRET_KEYS: Final = re.compile(r"pass|secret|token|credential|private|(^|_)keys?$|api_?key", re.IGNORECASE)
+_CLUTTER: Final = ("__MACOSX", ".DS_Store")
+"""What macOS puts into a zip beside the files: a folder at its top, and a file in every folder."""
+
+_DIRECTORY: Final = 512  # bytes for each file that a zip's directory may have
 _CHUNK: Final = 2**16
 _UNIX: Final = 3  # "made by" of entries that carry a file mode
 
@@ -105,7 +118,7 @@ def inspect(path: Path, limits: Limits = Limits(), *, name: str = "") -> Archive
     """
     if not zipfile.is_zipfile(path):
         return _single(path, name, limits)
-    with _open(path) as archive:
+    with _open(path, limits) as archive:
         entries = _entries(archive, limits)
         files = tuple(ArchiveFile(path=inner, size=info.file_size, crc=info.CRC, secret=bool(SECRET.search(inner)))
                       for inner, info in entries)
@@ -118,6 +131,16 @@ def inspect(path: Path, limits: Limits = Limits(), *, name: str = "") -> Archive
                    manifest=_without_secrets(manifest))
 
 
+def verify(path: Path, limits: Limits = Limits()) -> None:
+    """Read every file to its end, without keeping any of it. Raises `Invalid` (field "model") naming the one that is
+    damaged, or not what the zip's directory says; also all that `inspect` raises."""
+    if zipfile.is_zipfile(path):
+        with _open(path, limits) as archive:
+            for _, info in _entries(archive, limits):
+                for _ in _content(archive, info):
+                    pass
+
+
 def unpack(path: Path, folder: Path, limits: Limits = Limits(), *, name: str = "") -> None:
     """Write the model's files below `folder`, which must not exist or be empty. Judged as in `inspect` first, so a
     refused archive writes nothing."""
@@ -128,11 +151,15 @@ def unpack(path: Path, folder: Path, limits: Limits = Limits(), *, name: str = "
         single = _single(path, name, limits)
         (folder / single.main_script).write_bytes(path.read_bytes())
         return
-    with _open(path) as archive:
-        for inner, info in _entries(archive, limits):
-            target = folder.joinpath(*PurePosixPath(inner).parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(archive, info, target)
+    try:
+        with _open(path, limits) as archive:
+            for inner, info in _entries(archive, limits):
+                target = folder.joinpath(*PurePosixPath(inner).parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _copy(archive, info, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def read_text(path: Path, inner: str, most: int = 2**20) -> str | None:
@@ -142,7 +169,7 @@ def read_text(path: Path, inner: str, most: int = 2**20) -> str | None:
         raise Invalid(f"{inner!r} holds secrets", field="path", remedy="it is not shown")
     if not zipfile.is_zipfile(path):
         return _text(path.read_bytes()) if path.stat().st_size <= most else None
-    with _open(path) as archive:
+    with _open(path, Limits()) as archive:
         info = dict(_entries(archive, Limits())).get(inner)
         if info is None:
             raise Invalid(f"there is no {inner!r} in this archive", field="path")
@@ -176,9 +203,28 @@ def pack(files: Mapping[str, bytes], target: Path) -> None:
 # -- judging
 
 
-def _open(path: Path) -> zipfile.ZipFile:
+class _Pieces(io.BufferedReader):
+    """A zip's bytes. Its directory is read in one piece, all of it kept: one beyond measure is refused instead."""
+
+    most = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.most:
+            raise TooLarge(f"the archive has a directory of {size} bytes", remedy="zip the model's folder again")
+        return super().read(size)
+
+
+@contextmanager
+def _open(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
+    with _Pieces(io.FileIO(path)) as file:
+        file.most = max(limits.files * _DIRECTORY, 2 * _CHUNK)
+        with _read(file) as archive:
+            yield archive
+
+
+def _read(file: _Pieces) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error) as error:
         raise Invalid(f"this is no zip that can be read: {error}", field="model",
                       remedy="zip the model's folder again") from None
@@ -213,8 +259,11 @@ def _placed(infos: Sequence[zipfile.ZipInfo], limits: Limits) -> list[tuple[str,
     found: dict[str, zipfile.ZipInfo] = {}
     folded: set[str] = set()
     paths = [_path(info, limits) for info in infos]
-    below_root = all(parts[0] == ROOT and len(parts) > 1 for parts in paths)
+    tops = {(parts[0], len(parts) > 1) for parts in paths if parts[0] != _CLUTTER[0]}
+    below_root = len(tops) == 1 and all(deeper for _, deeper in tops)
     for info, parts in zip(infos, paths, strict=True):
+        if parts[0] == _CLUTTER[0] or parts[-1] == _CLUTTER[1]:
+            continue
         inner = "/".join(parts[1:] if below_root else parts)
         fold = unicodedata.normalize("NFC", inner).casefold()
         if fold in folded:
@@ -309,7 +358,8 @@ def _manifest(archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) 
 def _object(text: str, name: str = "") -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+        orjson.dumps(found)  # nested too deep, or what no other reader takes
+    except (ValueError, TypeError, RecursionError) as error:
         raise Invalid(f"{name or 'the manifest'} is not JSON: {error}", field="model",
                       remedy="mend it and upload again") from None
     if not isinstance(found, dict):
@@ -325,13 +375,13 @@ def _text(content: bytes) -> str | None:
     return None if "\0" in text else text
 
 
-def _without_secrets(value: Any) -> Any:
+def _without_secrets(value: Any, hidden: bool = False) -> Any:
+    """The value, with asterisks for all that lies below a name that speaks of secrets."""
     if isinstance(value, dict):
-        return {key: "***" if _SECRET_KEYS.search(str(key)) and not isinstance(item, dict | list) and item
-                else _without_secrets(item) for key, item in value.items()}
+        return {key: _without_secrets(item, hidden or bool(_SECRET_KEYS.search(key))) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    return value
+        return [_without_secrets(item, hidden) for item in value]
+    return "***" if hidden and value else value
 
 
 def _candidates(manifest: Mapping[str, Any], key: str) -> Iterator[str]:
@@ -350,7 +400,7 @@ def _main_script(manifest: Mapping[str, Any], names: Sequence[str]) -> str:
         if candidate in names:
             return candidate
     if manifest.get("main_script"):
-        raise Invalid(f"the main script {manifest['main_script']!r} is not in the archive", field="model",
+        raise Invalid(f"the main script {_shown(str(manifest['main_script']))} is not in the archive", field="model",
                       remedy="name a file of the archive as main_script")
     for candidate in ("bot.py", "main.py", "model.py", "strategy.py"):
         if candidate in names:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +61,7 @@ class Versions:
         if python and not self._elsewhere:
             await asyncio.to_thread(venvs.interpreter, python)
         about = await asyncio.to_thread(archive.inspect, upload, name=file)
+        await asyncio.to_thread(archive.verify, upload)
         try:
             async with self._keeping:
                 await asyncio.to_thread(self._keep, upload, about.sha256)
@@ -73,7 +75,9 @@ class Versions:
     async def sweep(self) -> None:
         """Remove what uploads left that were cut off, by the end of a server too."""
         def work() -> None:
-            for path in self._data_dir.glob(f"{UPLOAD}*"):
+            archives = self._data_dir / "archives"
+            folders = (self._data_dir, archives, *archives.glob("*"))
+            for path in chain(*(folder.glob(f"{UPLOAD}*") for folder in folders)):
                 with suppress(FileNotFoundError):
                     if time.time() - path.stat().st_mtime > LEFT:
                         path.unlink()
@@ -149,13 +153,15 @@ class Versions:
             upload.unlink()
             return
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        part = target.with_name(f"{UPLOAD}{secrets.token_hex(8)}")
         try:
             shutil.move(upload, part)
             part.chmod(0o600)
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.rename(target)
+            for folder in (target.parent, target.parent.parent):
+                _settle(folder)
         finally:
             part.unlink(missing_ok=True)
 
@@ -215,6 +221,15 @@ def version_of(row: Any) -> Version:
     return Version(id=row.id, model=row.model_id, number=row.number, description=row.description, python=row.python,
                    sha256=row.sha256, file=row.file, size=row.size, unpacked=row.unpacked, files=row.files,
                    script=row.script, by=row.by, created_at=times.instant(row.created_at))
+
+
+def _settle(folder: Path) -> None:
+    """Have the names in a folder outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _fetch(connection: Connection, id: str) -> Any:

@@ -4,15 +4,17 @@ import io
 import os
 import stat
 import struct
+import tracemalloc
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.archive import Limits, difference, inspect, pack, read_text, unpack
+from engine.archive import Limits, difference, inspect, pack, read_text, unpack, verify
 from engine.errors import Invalid, TooLarge, WorkbenchError
 
 BOT = b"print('hello')\n"
@@ -186,3 +188,83 @@ def test_whatever_arrives_is_read_or_refused(noise: bytes, flips: list[tuple[int
         except WorkbenchError:
             pass
         assert {entry.name for entry in Path(folder).iterdir()} <= {"upload.zip", "out"}
+
+
+WRONG_INSIDE: dict[str, tuple[bytes, bytes]] = {
+    "checksum": (struct.pack("<I", zlib.crc32(BOT)), b"\1\2\3\4"),
+    "method": (b"\0\0\x08\0", b"\0\0\x09\0"),  # flags and method, in the entry and in the directory
+    "name": (b"", b""),  # differs in the entry from that in the directory
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRONG_INSIDE))
+def test_what_is_wrong_inside_is_found_before_an_archive_is_kept(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.zip"
+    zipped(path, [("model/first.py", b"first"), ("model/bot.py", BOT)])
+    old, new = WRONG_INSIDE[name]
+    whole = path.read_bytes()
+    if name == "name":
+        start = whole.rindex(b"PK\x03\x04") + 30
+        damaged = whole[:start] + b"model/bad.py" + whole[start + 12 :]
+    else:
+        damaged = whole.replace(old, new)
+    assert damaged != whole
+    path.write_bytes(damaged)
+    inspect(path)  # its directory is good
+    with pytest.raises(Invalid, match="damaged") as caught:
+        verify(path)
+    assert caught.value.problems[0].field == "model"
+    with pytest.raises(Invalid):
+        unpack(path, tmp_path / "out")
+    assert not written(tmp_path / "out"), "nothing is left of one that is refused half-way"
+
+
+def test_a_directory_beyond_measure_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    count = 300_000
+    size = len(entry) * count
+    path = tmp_path / "a.zip"
+    path.write_bytes(entry * count + struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, 0)
+                     + struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+                     + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge, match="directory"):
+            inspect(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("manifest", [
+    b"[" * 100_000, b'{"a":' * 5000 + b"1" + b"}" * 5000, b'{"a":' * 300 + b"1" + b"}" * 300,
+    b'{"a": ' + b"9" * 40 + b"}", b'{"a": "\\ud800"}', b'{"main_script": "' + b"x" * 500_000 + b'"}'])
+def test_manifests_that_nobody_could_be_shown_are_refused_in_short_words(tmp_path: Path, manifest: bytes) -> None:
+    path = zipped(tmp_path / "a.zip", [("model/bot.py", BOT), ("model/blankly.json", manifest)])
+    with pytest.raises(Invalid) as caught:
+        inspect(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_secrets_are_hidden_however_deep_they_lie(tmp_path: Path) -> None:
+    manifest = (b'{"api_pass": ["s-1"], "passwords": {"coinbase": "s-2", "more": [{"x": "s-3"}]}, '
+                b'"keys": {"k": "s-4"}, "private_key": 5551212, "plan": "nano", "password": ""}')
+    hidden = ("keys.json.bak", ".git-credentials", ".netrc", "deep/.pypirc", "secrets.yml", "credentials.json",
+              ".git/config", "Secret.toml", "store.p12", "my_keys.json")
+    shown = ("monkeys.py", "keyboard.json", "secretary.py", "config.json", ".gitignore")
+    path = zipped(tmp_path / "a.zip", [("model/bot.py", BOT), ("model/blankly.json", manifest),
+                                       *((f"model/{name}", b"{}") for name in (*hidden, *shown))])
+    archive = inspect(path)
+    told = repr(archive) + str(read_text(path, "blankly.json"))
+    assert not any(f"s-{n}" in told for n in range(1, 5)) and "5551212" not in told and "nano" in told
+    assert {file.path for file in archive.files if file.secret} == set(hidden)
+
+
+def test_what_a_mac_adds_is_left_out_and_any_one_folder_will_do(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", [("my bot/bot.py", BOT), ("my bot/blankly.json", b"{}"),
+                                       ("my bot/.DS_Store", b""), ("__MACOSX/my bot/._bot.py", b"\0\5"),
+                                       ("__MACOSX/._my bot", b"\0\5")])
+    archive = inspect(path)
+    assert archive.names == {"bot.py", "blankly.json"} and archive.main_script == "bot.py"
+    unpack(path, tmp_path / "out")
+    assert set(written(tmp_path / "out")) == {"bot.py", "blankly.json"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -132,13 +133,27 @@ async def test_a_python_that_is_not_installed_is_refused_before_anything_is_kept
 
 
 async def test_what_uploads_left_that_were_cut_off_is_swept_away_at_the_start(house: House) -> None:
-    old, new = (house.folder / "data" / f"{UPLOAD}{name}" for name in ("old", "new"))
-    for path in (old, new):
-        path.write_bytes(b"half an archi")
-    os.utime(old, (0, 0))
+    data = house.folder / "data"
+    (data / "archives" / "ab").mkdir(parents=True)
+    for folder in (data, data / "archives", data / "archives" / "ab"):
+        for name in ("old", "new"):
+            (folder / f"{UPLOAD}{name}").write_bytes(b"half an archi")
+        os.utime(folder / f"{UPLOAD}old", (0, 0))
     await house.close()
     await house.open()
-    assert not old.exists() and new.exists(), "another server may be busy with the new one"
+    left = [path.name for path in data.rglob(f"{UPLOAD}*")]
+    assert left == [f"{UPLOAD}new"] * 3, "another server may be busy with the new ones"
+
+
+async def test_a_damaged_archive_is_refused_and_nothing_of_it_is_kept(house: House) -> None:
+    model = await house.model()
+    path = house.folder / "upload"
+    archive.pack({"bot.py": b"print(1)", "blankly.json": b"{}", "data.csv": b"1,2,3\n" * 100}, path)
+    path.write_bytes(path.read_bytes().replace(zlib.crc32(b"print(1)").to_bytes(4, "little"), b"\1\2\3\4"))
+    with pytest.raises(Invalid, match="damaged"):
+        await house.versions.add(model, path)
+    assert await house.versions.list(model) == []
+    assert [each for each in (house.folder / "data").rglob("*.zip") if each.is_file()] == []
 
 
 async def test_a_live_model_runs_until_it_is_stopped(house: House) -> None:
