@@ -141,6 +141,7 @@ class ExchangeSimulator:
     def __post_init__(self) -> None:
         self.faults: list[_Fault] = []
         self.numbers = itertools.count(1001)
+        self.go = threading.Event()
         self.lock = threading.RLock()
         self.sockets: set[_Stream] = set()
         self.opened = 0
@@ -153,7 +154,7 @@ class ExchangeSimulator:
 
     def fail(self, *kinds: str, path: str = "") -> None:
         """The next requests whose path holds `path` end so: "429" (with Retry-After), "418", "500", "503", "timeout",
-        "disconnect", "garbage" (a page instead of JSON), "empty" (no rows)."""
+        "disconnect", "garbage" (a page instead of JSON), "empty" (no rows), "late" (answered once `go` is set)."""
         with self.lock:
             self.faults += [_Fault(kind=kind, path=path) for kind in kinds]
 
@@ -171,7 +172,7 @@ class ExchangeSimulator:
 
     def options(self) -> dict[str, dict[str, Any]]:
         """Sections for the file of exchanges."""
-        quick = {"base_url": self.url, "backoff": 0.01, "rateLimit": 1, "timeout": 2000}
+        quick = {"base_url": self.url, "backoff": 0.01, "rateLimit": 1, "timeout": 25_000}
         return {"sim": {"class": "binance", **quick}, "simkraken": {"class": "kraken", **quick}}
 
     def options_file(self, folder: Path) -> Path:
@@ -343,8 +344,12 @@ class _Handler(RequestHandler):
             kind = "timeout"
         if not kind:
             return False
+        if kind == "late":
+            while not self.simulator.go.is_set():
+                await asyncio.sleep(0.005)
+            return False
         if kind == "timeout":
-            await asyncio.sleep(30)
+            await asyncio.sleep(120)
         elif kind == "disconnect":
             self.hang_up()
         elif kind == "garbage":

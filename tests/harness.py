@@ -23,7 +23,7 @@ __all__ = ["Held", "ServerProcess", "new_database", "running_server", "until", "
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 30.0, message: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = 90.0, message: str = "") -> Any:
     """Call `condition` until it gives something true, and return that; fail with `message` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.001
@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], Any], timeout: float = 30.0, message: str
         pause = min(pause * 1.5, 0.05)
 
 
-async def until(condition: Callable[[], Any | Awaitable[Any]], timeout: float = 30.0, message: str = "") -> Any:
+async def until(condition: Callable[[], Any | Awaitable[Any]], timeout: float = 90.0, message: str = "") -> Any:
     """`wait_until` for coroutines: the loop goes on meanwhile; `condition` may itself be a coroutine function."""
     deadline = time.monotonic() + timeout
     pause = 0.001
@@ -97,7 +97,7 @@ class ServerProcess:
     """
 
     def __init__(self, *flags: str, program: tuple[str, ...] = ("-m", "server"), data_dir: Path | None = None,
-                 env: Mapping[str, str] | None = None, port: int = 0, start_timeout: float = 60.0,
+                 env: Mapping[str, str] | None = None, port: int = 0, start_timeout: float = 120.0,
                  compute: bool = True) -> None:
         self._own = data_dir is None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="workbench-test-"))
@@ -179,14 +179,14 @@ class ServerProcess:
         """Ask it to stop (SIGTERM) and do not wait."""
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = 90.0) -> int:
         """Its exit code, once it has ended."""
         code = self.process.wait(timeout)
         for reader in self._readers:
-            reader.join(10)
+            reader.join(60)
         return code
 
-    def stop(self, timeout: float = 30.0) -> int:
+    def stop(self, timeout: float = 90.0) -> int:
         """Ask it to stop, wait, and remove its data directory; its exit code."""
         try:
             if self.process.poll() is None:

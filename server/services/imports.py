@@ -102,14 +102,13 @@ class Imports:
         """Begin and end what other servers were asked for."""
         query = select(_IMPORTS).where(_IMPORTS.c.state.in_(("queued", "running"))).order_by(
             _IMPORTS.c.created_at, _IMPORTS.c.id)
-        before = set(self._tasks)
+        before = dict(self._tasks)
         rows = await self._db.read(lambda connection: connection.execute(query).all())
         for row in rows:
             if row.id not in self._tasks:
                 self._begin(_import(row))
-        for id in before - {row.id for row in rows}:
-            if (task := self._tasks.get(id)) is not None:
-                task.cancel()
+        for id in before.keys() - {row.id for row in rows}:
+            before[id].cancel()  # not one that was begun anew meanwhile
 
     async def close(self) -> None:
         """Stop where it is; the next start goes on from there."""
@@ -248,7 +247,8 @@ class Imports:
             await self._fail(made, "something went wrong inside the workbench; see the server's log")
 
     async def _fail(self, made: Import, words: str) -> None:
-        with suppress(Unavailable):  # the database is away: the next start goes on with it
+        # The database is away: the next start goes on with it. Or it has ended meanwhile, or is no more.
+        with suppress(Unavailable, Conflict, NotFound):
             await self._db.write(lambda connection: self._turn(connection, made.id, "failed", error=words,
                                                                only=("queued", "running")))
 

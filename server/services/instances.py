@@ -115,9 +115,9 @@ class Instances:
                 self._asked.add(id)
                 self._spawn(self.stop(id))
         if count != len(self._all):
-            there = await self._records.ids()
-            for id in [id for id, each in self._all.items() if not each.live and id not in there]:
-                del self._all[id]
+            over = {id for id, each in self._all.items() if not each.live}
+            for id in over - await self._records.ids():
+                self._all.pop(id, None)
 
     # -- looking
 

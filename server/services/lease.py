@@ -117,6 +117,8 @@ class Lease:
                         await duty.look()
             except WorkbenchError as error:
                 log.warning("what should run here is not known", extra={"facts": {"because": str(error)}})
+            except Exception as error:  # a fault of ours must not cost the lease
+                log.error("what should run here was not seen to", exc_info=error)
 
     async def _ours(self) -> bool:
         """Renew the lease, or try to take it."""

@@ -125,7 +125,8 @@ async def test_the_minute_that_runs_is_never_there(clock: Clock, exchanges: Exch
 
 @pytest.mark.parametrize("kind", ["429", "418", "500", "503", "timeout", "disconnect", "garbage"])
 async def test_a_fault_costs_a_moment_and_no_minute(simulator: ExchangeSimulator, tmp_path: Path, kind: str) -> None:
-    async with directory(simulator, tmp_path, rest={"rateLimit": 1, "timeout": 300}) as exchanges:
+    rest = {"rateLimit": 1, "timeout": 500 if kind == "timeout" else 25_000}
+    async with directory(simulator, tmp_path, rest=rest) as exchanges:
         await exchanges.listing(BTC)
         simulator.fail(kind, kind, path="klines")
         began = time.monotonic()
@@ -141,7 +142,8 @@ async def test_a_fault_costs_a_moment_and_no_minute(simulator: ExchangeSimulator
     ("timeout", Unavailable, "sim did not answer in time"), ("garbage", WorkbenchError, "sim")])
 async def test_an_exchange_that_stays_away_is_given_up_with_a_reason(simulator: ExchangeSimulator, tmp_path: Path,
                                                                      kind: str, error: Any, words: str) -> None:
-    async with directory(simulator, tmp_path, retries=2, rest={"rateLimit": 1, "timeout": 100}) as exchanges:
+    rest = {"rateLimit": 1, "timeout": 1500 if kind == "timeout" else 25_000}
+    async with directory(simulator, tmp_path, retries=2, rest=rest) as exchanges:
         await exchanges.listing(BTC)
         simulator.fail(*[kind] * 9, path="klines")
         with pytest.raises(error, match=words) as caught:

@@ -17,7 +17,7 @@ from server.services.imports import Import, Imports
 from server.store.database import Database
 from server.store.events import EventLog
 from tests.exchange_simulator import BEGIN, ExchangeSimulator, expected
-from tests.harness import until
+from tests.harness import Held, until
 from tests.server.exchange_fakes import BTC, XBT, Clock, directory
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +114,7 @@ async def test_a_range_that_reaches_into_the_future_ends_with_what_there_is(impo
 
 async def test_a_server_that_stopped_goes_on_where_it_was(database: Database, simulator: ExchangeSimulator,
                                                           tmp_path: Path) -> None:
-    async with service(database, simulator, tmp_path, rest={"rateLimit": 1, "timeout": 5000}) as first:
+    async with service(database, simulator, tmp_path, rest={"rateLimit": 1, "timeout": 25_000}) as first:
         await first._exchanges.listing(BTC)
         simulator.stuck_from = STUCK
         made = await begin(first)
@@ -135,7 +135,7 @@ async def test_a_server_that_stopped_goes_on_where_it_was(database: Database, si
 
 async def test_a_cancelled_import_stops_keeps_its_candles_and_can_be_resumed(
         database: Database, simulator: ExchangeSimulator, tmp_path: Path) -> None:
-    async with service(database, simulator, tmp_path, rest={"rateLimit": 1, "timeout": 5000}) as imports:
+    async with service(database, simulator, tmp_path, rest={"rateLimit": 1, "timeout": 25_000}) as imports:
         await imports._exchanges.listing(BTC)
         simulator.stuck_from = STUCK
         made = await begin(imports)
@@ -186,13 +186,14 @@ async def test_what_is_stored_stays_and_the_same_import_again_adds_nothing(impor
 async def test_imports_of_one_market_run_one_after_another_and_of_two_beside_each_other(
         imports: Imports, simulator: ExchangeSimulator) -> None:
     await imports._exchanges.listing(BTC)
-    simulator.fail("timeout", path="klines")
+    simulator.fail("late", path="klines")
     first = await begin(imports)
     await until(lambda: not simulator.faults)
     second = await begin(imports, Market("sim", "btc", "usdt"), start=END, end=END + 6000)
     other = await begin(imports, Market("sim", "ETH", "USDT"), end=BEGIN + 6000)
     await ended(imports, other)
     assert ((await imports.get(first.id)).state, (await imports.get(second.id)).state) == ("running", "queued")
+    simulator.go.set()
     await ended(imports, first)
     await ended(imports, second)
     assert [each.id for each in await imports.list()] == [other.id, second.id, first.id]
@@ -234,3 +235,28 @@ async def test_many_cancels_at_once_leave_nothing_running(imports: Imports, simu
     made = [await begin(imports) for _ in range(5)]
     await asyncio.gather(*(imports.cancel(each.id) for each in made))
     assert {each.state for each in await imports.list()} == {"cancelled"} and not imports._tasks
+
+
+async def test_a_look_at_an_old_list_ends_and_begins_nothing_that_changed_since(
+        imports: Imports, simulator: ExchangeSimulator, database: Database) -> None:
+    await imports._exchanges.listing(BTC)
+    simulator.fail("late", "late", path="klines")
+    made = await begin(imports)
+    await imports.cancel(made.id)
+    look = Held(database, "Imports.look", answer=True)
+    looking = asyncio.create_task(imports.look())
+    await look.wait()  # it saw none that should run
+    await imports.resume(made.id)
+    again = imports._tasks[made.id]
+    look.release()
+    await looking
+    assert imports._tasks[made.id] is again and not again.cancelling()
+
+    look = Held(database, "Imports.look", answer=True)
+    looking = asyncio.create_task(imports.look())
+    await look.wait()  # it saw the one that is running
+    await imports.cancel(made.id)
+    look.release()
+    await looking
+    await asyncio.gather(imports._tasks[made.id])  # finds that there is nothing to do
+    assert (await imports.get(made.id)).state == "cancelled"
