@@ -131,7 +131,8 @@ class Activity:
         return Batch(
             steps=steps, clock=clock, principal=principal, atomic=atomic, dialect=dialect,
             project=project or DEFAULT_PROJECT, creates=not (principal.project or principal.model), known=known,
-            models=found, several=len(entries) > 1, key=key, errors=bad,
+            models=found, runs=frozenset([step.run for step in steps]), kinds=frozenset([step.kind for step in steps]),
+            several=len(entries) > 1, key=key, errors=bad,
             digest=hashlib.sha256(msgspec.json.encode(entries)).hexdigest() if key else "")
 
     async def _write(self, batch: Batch) -> None:

@@ -27,6 +27,7 @@ __all__ = ["DEFAULT_PROJECT", "Batch", "GoneError", "Writing", "allowed", "make_
 DEFAULT_PROJECT: Final = "default"
 KEYS_KEPT: Final = 24 * 3600 * 1_000_000  # microseconds for which an Idempotency-Key is remembered
 
+_OF_ORDERS: Final = frozenset({"order", "change"})  # kinds of steps
 _HEARD: Final = (
     update(models).where(models.c.id == bindparam("of")).values(
         heard_at=bindparam("heard"), orders=models.c.orders + bindparam("placed"),
@@ -43,8 +44,9 @@ class GoneError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One call of `record`. `known` are its models whose project is remembered; the others are looked up, and made
-    when `creates`. After the write: `seqs` by index, `errors` by index, `answer` when it was given before."""
+    """One call of `record`. `models`, `runs` and `kinds` are those of its steps (more, when some were taken out).
+    `known` are its models whose project is remembered; the others are looked up, and made when `creates`. After the
+    write: `seqs` by index, `errors` by index, `answer` when it was given before."""
 
     steps: Sequence[Step]
     clock: Clock
@@ -55,6 +57,8 @@ class Batch:
     creates: bool
     known: Mapping[str, str]
     models: tuple[str, ...]
+    runs: frozenset[str]
+    kinds: frozenset[str]
     several: bool
     key: str | None = None
     digest: str = ""
@@ -105,7 +109,8 @@ class Writing:
         self._points: dict[str, Sequence[tuple[int, float]]] = {}
         self._keyed: list[Batch] = []
         self._in_hand: dict[tuple[str, str], Batch] = {}
-        self._load(key for batch in batches for key in _orders_of(batch.steps))
+        self._load(key for batch in batches if not _OF_ORDERS.isdisjoint(batch.kinds)
+                   for key in _orders_of(batch.steps))
 
     # -- one batch
 
@@ -121,9 +126,18 @@ class Writing:
         if batch.key:
             self._keyed.append(batch)
             self._in_hand[batch.principal.token_id, batch.key] = batch
+        model, stream = "", ""
         for step in batch.steps:
-            if not refused or step.index not in refused:
+            if refused and step.index in refused:
+                continue
+            if step.kind != "log" or step.run or step.error is not None:
                 self._do(batch, step)
+                continue
+            if step.model != model:  # plain lines are nearly all there is: no more is done for each than must be
+                model, stream = step.model, f"model/{step.model}/log"
+                self._heard.setdefault(model, _Heard()).at = batch.clock.now_micros
+            self._items.append((stream, "log", step.data, step.text))
+            self._places.append((batch, step.index))
 
     def _given_before(self, batch: Batch) -> bool:
         owner, key = batch.principal.token_id, batch.key or ""
@@ -158,9 +172,9 @@ class Writing:
                 wrong[model] = unknown_model(model)
         refused = {step.index: _at(wrong[step.model], step.index, batch) for step in batch.steps
                    if step.model in wrong} if wrong else {}
-        if any(step.run for step in batch.steps) and not batch.principal.may("admin"):
+        if any(batch.runs) and not batch.principal.may("admin"):
             refused |= self._foreign_runs(batch)
-        if any(step.kind == "change" for step in batch.steps):
+        if "change" in batch.kinds:
             refused |= self._unknown_orders(batch, refused)
         if missing and not (refused and batch.atomic):
             for model in missing:
@@ -172,7 +186,7 @@ class Writing:
     def _foreign_runs(self, batch: Batch) -> dict[int, WorkbenchError]:
         """Entries of a run that is not one of their model's: a key for a bot writes into nobody else's run."""
         owners: dict[str, str | None] = {}
-        for run in {step.run for step in batch.steps if step.run}:
+        for run in filter(None, batch.runs):
             row = self._connection.execute(select(runs.c.spec).where(runs.c.id == run)).first()
             if row is not None:
                 owners[run] = row.spec.get("model")

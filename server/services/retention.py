@@ -10,9 +10,8 @@ from engine import times
 from engine.errors import WorkbenchError
 from server.store.events import EventLog
 
-__all__ = ["CHATTER", "Retention"]
+__all__ = ["Retention"]
 
-CHATTER: Final = ("candles", "progress")
 EVERY: Final = 6 * 3600.0  # seconds
 
 log = logging.getLogger("workbench.retention")
@@ -43,7 +42,7 @@ class Retention:
     async def _run(self) -> None:
         while True:
             try:
-                count = await self._events.prune(CHATTER, self._clock() - timedelta(days=self._days))
+                count = await self._events.prune(self._clock() - timedelta(days=self._days))
             except WorkbenchError as error:
                 log.warning("old events were not deleted; tried again in six hours",
                             extra={"facts": {"because": str(error)}})

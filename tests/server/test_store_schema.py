@@ -48,7 +48,9 @@ def shape(connection: Connection) -> dict[str, Any]:
             ],
             "primary": inspector.get_pk_constraint(table),
             "foreign": inspector.get_foreign_keys(table),
-            "indexes": sorted(inspector.get_indexes(table), key=lambda index: index["name"] or ""),
+            "indexes": [index | {"dialect_options": {name: str(value) for name, value in options.items()}}
+                        for index in sorted(inspector.get_indexes(table), key=lambda index: index["name"] or "")
+                        for options in [index.get("dialect_options", {})]],
             "unique": sorted(inspector.get_unique_constraints(table), key=lambda unique: unique["name"] or ""),
         }
     return found

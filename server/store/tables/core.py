@@ -1,5 +1,7 @@
 """Tokens, runs with their trials, and the event log."""
 
+from typing import Final
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -13,11 +15,16 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from server.store.tables.base import Id, metadata
 
-__all__ = ["events", "run_figures", "run_labels", "runs", "tokens", "trials"]
+__all__ = ["CHATTER", "events", "run_figures", "run_labels", "runs", "tokens", "trials"]
+
+CHATTER: Final = ("candles", "progress")
+"""Types of events that say how far something is, and go when they are old."""
+_IS_CHATTER: Final = text("type IN ('candles', 'progress')")
 
 tokens = Table(
     "tokens", metadata,
@@ -110,6 +117,6 @@ events = Table(
     Column("at", BigInteger, nullable=False),
     Column("data", Text, nullable=False),  # JSON text, not a JSON column: it is only ever stored and handed out
     UniqueConstraint("stream", "seq"),
-    Index("ix_events_type_at", "type", "at"),
+    Index("ix_events_chatter", "type", "at", sqlite_where=_IS_CHATTER, postgresql_where=_IS_CHATTER),
     sqlite_autoincrement=True,
 )
