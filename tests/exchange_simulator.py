@@ -228,7 +228,7 @@ class ExchangeSimulator:
 
         assert self._loop is not None
         self._loop.call_soon_threadsafe(act)
-        assert done.wait(30)
+        assert done.wait(60)
 
     async def _speak(self) -> None:
         while True:
@@ -317,13 +317,13 @@ class ExchangeSimulator:
 
         self._thread = threading.Thread(target=work, name="exchange-simulator", daemon=True)
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._loop is not None and self._thread is not None
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 class _Handler(RequestHandler):

@@ -33,7 +33,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContex
 
 @pytest.fixture
 def context(chromium: BrowserContext) -> Iterator[BrowserContext]:
-    chromium.set_default_timeout(20_000)
+    chromium.set_default_timeout(60_000)
     first = chromium.pages[0]  # opened with the browser; stays when a test's own pages are closed
     yield chromium
     devtools = chromium.new_cdp_session(first)

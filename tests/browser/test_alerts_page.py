@@ -17,7 +17,7 @@ from tests.harness import ServerProcess, wait_until
 from workbench import alert_snippets
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 SERVE = ("-m", "workbench", "serve")
 API = "/workbench/api"
@@ -30,7 +30,7 @@ COUNT = 2000
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     flags = ("--no-browser", "--workers", "1", "--rate-limit", "0")
     with ServerProcess(*flags, program=SERVE, data_dir=tmp_path_factory.mktemp("alerts")) as server:
-        wait_until(lambda: httpx.get(f"{server.url}/alerts", timeout=30).status_code == 302, 60)
+        wait_until(lambda: httpx.get(f"{server.url}/alerts", timeout=60).status_code == 302, 60)
         call(server, "POST", "/markets/test/COIN/USD/candles?resolution=1m", candles())
         yield server
 
@@ -249,7 +249,7 @@ def test_what_the_page_says_about_fetch_works(page: Page, server: ServerProcess)
     call(server, "POST", "/subscribers", {"email": "listener@example.org", "password": "a long password",
                                           "access": "FULL", "credits": 99, "instruments": ["COMMODITIES"]})
     login = httpx.post(f"{server.url}/api/v1/users/login", json={"email": "listener@example.org",
-                                                                 "password": "a long password"}, timeout=30)
+                                                                 "password": "a long password"}, timeout=60)
     token = login.json()["accessToken"]
     enter(page, server, "/alerts?tab=listen")
     place = page.get_by_label("Browser: fetch, with resume")

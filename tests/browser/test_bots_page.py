@@ -14,7 +14,7 @@ from tests.harness import ServerProcess, wait_until
 from tests.server.exchange_fakes import Clock
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 SERVE = ("-m", "workbench", "serve")
 API = "/workbench/api"
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, simulator: ExchangeSimulato
 
 
 def ask(server: ServerProcess, method: str, path: str, **more: Any) -> Any:
-    answer = httpx.request(method, f"{server.url}{API}{path}", headers=server.headers, timeout=30, **more)
+    answer = httpx.request(method, f"{server.url}{API}{path}", headers=server.headers, timeout=60, **more)
     assert answer.is_success, answer.text
     return answer.json() if answer.content else None
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from tests.harness import ServerProcess, wait_until
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 SERVE = ("-m", "workbench", "serve")
 LIVE = """
@@ -60,7 +60,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def ask(server: ServerProcess, method: str, path: str, **words: Any) -> Any:
-    answer = httpx.request(method, f"{server.url}/workbench/api{path}", headers=server.headers, timeout=30, **words)
+    answer = httpx.request(method, f"{server.url}/workbench/api{path}", headers=server.headers, timeout=60, **words)
     assert answer.is_success, answer.text
     return answer.json()
 

@@ -19,7 +19,7 @@ from tests.harness import ServerProcess, wait_until
 from workbench import demo
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 SERVE = ("-m", "workbench", "serve")
 LONG = "a strategy with a name that goes on and on and never seems to stop " * 2
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def report(server: ServerProcess, model: str, *entries: dict[str, Any]) -> None:
-    answer = httpx.post(f"{server.url}/workbench/api/events", params={"model": model}, timeout=30,
+    answer = httpx.post(f"{server.url}/workbench/api/events", params={"model": model}, timeout=60,
                         headers={**server.headers, "Content-Type": "application/x-ndjson"},
                         content="\n".join(map(json.dumps, entries)))
     assert answer.is_success, answer.text
@@ -164,7 +164,7 @@ def test_the_browser_keeps_a_bounded_tail(page: Page, server: ServerProcess) -> 
     expect(log).to_contain_text("begin")
     for part in range(5):
         report(server, "flood", *lines([f"line {part * 1000 + number}" for number in range(1000)]))
-    expect(log).to_contain_text("line 4999", timeout=30_000)
+    expect(log).to_contain_text("line 4999", timeout=60_000)
     assert log.locator("tbody tr").count() == 1000
     page.get_by_role("button", name="Load earlier").click()
     expect(log).to_contain_text("line 3999")
@@ -204,9 +204,9 @@ def test_a_restart_leaves_no_gap(page: Page, tmp_path: Path) -> None:
     again = ServerProcess("--no-browser", program=SERVE, data_dir=tmp_path, port=port, compute=False).start()
     try:
         report(again, "phoenix", *(order(f"while away {number}") for number in range(20)))
-        expect(page.locator("#wb-lost")).to_be_hidden(timeout=30_000)
-        page.wait_for_selector("html[data-ready=yes]", timeout=30_000)
-        expect(orders(page)).to_have_count(21, timeout=30_000)
+        expect(page.locator("#wb-lost")).to_be_hidden(timeout=60_000)
+        page.wait_for_selector("html[data-ready=yes]", timeout=60_000)
+        expect(orders(page)).to_have_count(21, timeout=60_000)
         report(again, "phoenix", order("after"))
         expect(orders(page)).to_have_count(22)
     finally:
@@ -238,7 +238,7 @@ def test_a_page_in_another_process_says_that_it_reconnects_and_catches_up(page: 
             server = ServerProcess(*flags, program=SERVE, data_dir=tmp_path / "api", port=port,
                                    compute=False).start()
             report(server, "apart", *(order(f"away {number}") for number in range(30)))
-            expect(orders(page)).to_have_count(31, timeout=30_000)
+            expect(orders(page)).to_have_count(31, timeout=60_000)
             expect(page.get_by_text("live", exact=True)).to_be_visible()
             assert page.evaluate("document.body.dataset.old") == "yes"
             page.goto("about:blank")

@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.harness import ServerProcess, wait_until
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 CSV = "timestamp,open,high,low,close,volume\n" + "".join(
     f"2024-01-{day:02d}T00:00:00Z,{day},{day + 1},{day - 0.5},{day + 0.5},100\n" for day in range(1, 11))
@@ -27,7 +27,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def api(server: ServerProcess, method: str, path: str, **words):
-    answer = httpx.request(method, f"{server.url}/workbench/api{path}", headers=server.headers, timeout=30, **words)
+    answer = httpx.request(method, f"{server.url}/workbench/api{path}", headers=server.headers, timeout=60, **words)
     assert answer.is_success, answer.text
     return answer.json() if answer.content else None
 

@@ -11,7 +11,7 @@ from tests.harness import ServerProcess, wait_until
 from workbench import demo
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 SERVE = ("-m", "workbench", "serve")
 
@@ -31,8 +31,8 @@ def test_an_open_page_finds_back_after_a_restart(page: Page, tmp_path: Path) -> 
     page.evaluate("document.body.dataset.old = 'yes'")
     again = ServerProcess("--no-browser", program=SERVE, data_dir=tmp_path, port=port, compute=False).start()
     try:
-        page.wait_for_selector("body:not([data-old])", timeout=30_000)
-        page.wait_for_selector("html[data-ready=yes]", timeout=30_000)
+        page.wait_for_selector("body:not([data-old])", timeout=60_000)
+        page.wait_for_selector("html[data-ready=yes]", timeout=60_000)
         expect(page.get_by_role("link", name="demo:AAPL/USD")).to_be_visible()
         expect(page.locator("#wb-lost")).to_be_hidden()
     finally:

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, TimeoutError, expect
 from tests.harness import ServerProcess, wait_until
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 RANGES = """column => {
   for (const document of Bokeh.documents) for (const model of document._all_models.values())
@@ -56,7 +56,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def api(server: ServerProcess, path: str) -> dict:
-    answer = httpx.get(f"{server.url}/workbench/api{path}", headers=server.headers, timeout=30)
+    answer = httpx.get(f"{server.url}/workbench/api{path}", headers=server.headers, timeout=60)
     assert answer.is_success, answer.text
     return answer.json()
 
@@ -111,7 +111,7 @@ def test_a_sweep_from_the_form_to_its_map_and_a_backtest_of_the_best(page: Page,
 
 def test_dragging_on_the_real_report_zooms_and_trades_and_files_are_there(page: Page, server: ServerProcess) -> None:
     enter(page, server, report(server))
-    page.get_by_text("Worst drawdowns").first.wait_for(timeout=40_000)
+    page.get_by_text("Worst drawdowns").first.wait_for(timeout=60_000)
     before = page.evaluate(RANGES, "drawdown")
     assert before["start"] == before["first"], "no empty room beside the curve"
     figure = page.locator(".bk-Figure").filter(visible=True).first
@@ -145,7 +145,7 @@ PATHS = ("/", "/runs", "/new", "/markets", "/markets?market=demo:AAPL/USD", "/se
 def test_everything_that_takes_the_focus_has_a_name(page: Page, server: ServerProcess, path: str) -> None:
     enter(page, server, report(server) if path == "run" else path)
     if path == "run":
-        page.get_by_text("Worst drawdowns").first.wait_for(timeout=40_000)
+        page.get_by_text("Worst drawdowns").first.wait_for(timeout=60_000)
     expect(page.locator("main")).not_to_contain_text("Loading …")
     expect(page.get_by_role("heading", level=1).first).to_be_visible()
     assert page.title() and page.title() != "workbench"
@@ -164,7 +164,7 @@ def test_everything_that_takes_the_focus_has_a_name(page: Page, server: ServerPr
 
 def test_the_tabs_of_a_report_are_opened_with_the_keyboard(page: Page, server: ServerProcess) -> None:
     enter(page, server, report(server))
-    page.get_by_text("Worst drawdowns").first.wait_for(timeout=40_000)
+    page.get_by_text("Worst drawdowns").first.wait_for(timeout=60_000)
     tab = page.locator(".bk-tab", has_text="Returns")
     tab.focus()
     page.keyboard.press("Enter")

@@ -118,7 +118,7 @@ def test_zooming_the_candles_fetches_single_bars(reports, page):
 
 def test_choosing_one_of_ten_thousand_trades_zooms_the_chart(reports, page):
     page.goto(f"{reports}?sample=many_trades")
-    page.get_by_text("Worst drawdowns").first.wait_for(timeout=40_000)
+    page.get_by_text("Worst drawdowns").first.wait_for(timeout=60_000)
     open_tab(page, "Trades")
     page.locator(".tabulator-row").first.wait_for()
     before = charts(page, "open")[0]
@@ -153,7 +153,7 @@ def test_the_exported_page_works_offline(context: BrowserContext, page: Page, tm
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(path.as_uri())
-    wait_until(lambda: len(charts(page, "drawdown")) > 0, timeout=20)
+    wait_until(lambda: len(charts(page, "drawdown")) > 0, timeout=60)
     assert page.locator(".bk-Figure").count() >= 15
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
     assert page.locator(".bk-Figure").first.bounding_box()["width"] > 600

@@ -12,7 +12,7 @@ from tests.exchange_simulator import KEY, SECRET, ExchangeSimulator
 from tests.harness import ServerProcess, wait_until
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ class Desk:
 
     def __init__(self, server: ServerProcess) -> None:
         self.url = server.url
-        self._client = httpx.Client(base_url=server.url + "/workbench/api", headers=server.headers, timeout=30)
+        self._client = httpx.Client(base_url=server.url + "/workbench/api", headers=server.headers, timeout=60)
         self.project = self.ask("POST", "/projects", json={"name": "desk"})["id"]
 
     def ask(self, method: str, path: str, **more: Any) -> Any:

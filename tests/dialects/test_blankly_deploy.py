@@ -489,7 +489,7 @@ headers = {"api_key": found["API_KEY"], "api_pass": found["API_PASS"], "model_id
            "Content-Type": "application/json"}
 def post(path, body):
     urllib.request.urlopen(urllib.request.Request(found["URL_MODEL_EVENTS_API"] + path, json.dumps(body).encode(),
-                                                  headers), timeout=10).read()
+                                                  headers), timeout=60).read()
 post("/v1/live/spot-market", {"symbol": "BTC-USD", "size": 1, "id": "o1", "side": "buy", "exchange": "x"})
 post("/v1/live/event", {"args": found, "response": {}, "type": "environment"})
 import time

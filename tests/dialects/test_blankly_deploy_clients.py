@@ -51,12 +51,12 @@ class Stay(urllib.request.HTTPRedirectHandler):
 def sign_in(page):
     form = urllib.parse.urlencode({{"token": TOKEN}}).encode()
     try:
-        urllib.request.build_opener(Stay).open(page, form, timeout=20)
+        urllib.request.build_opener(Stay).open(page, form, timeout=60)
     except urllib.error.HTTPError as answer:
         listener = answer.headers["Location"]
     for _ in range(200):
         try:
-            urllib.request.build_opener(Stay).open(listener, timeout=20).read()
+            urllib.request.build_opener(Stay).open(listener, timeout=60).read()
         except urllib.error.HTTPError:
             return  # it leads to a page elsewhere
         except OSError:
@@ -80,7 +80,7 @@ class Desk:
 
     def __init__(self, server: ServerProcess) -> None:
         self.server, self.url = server, server.url
-        self._client = httpx.Client(base_url=server.url + "/workbench/api", headers=server.headers, timeout=30)
+        self._client = httpx.Client(base_url=server.url + "/workbench/api", headers=server.headers, timeout=60)
         self.token = self.ask("POST", "/tokens", json={"name": "laptop", "scopes": ["deploy"]})["token"]
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
@@ -188,7 +188,7 @@ class Program:
                     question, answer = left.pop(0)
                     since = said.index(question, since) + len(question)
                     os.write(ours, answer.encode() + b"\r")
-            assert process.wait(10) == 0 and not left, said
+            assert process.wait(60) == 0 and not left, said
         finally:
             os.close(ours)
             if process.poll() is None:

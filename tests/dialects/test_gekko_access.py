@@ -147,7 +147,7 @@ async def test_a_backtest_that_is_cancelled_ends_the_waiting(open_server: Any) -
     """Without a pool: the run waits in the queue, like its client."""
     store, case = open_server.services.store, cases()["one-trade"]
     store.write(candles(case["candles"]))
-    async with httpx.AsyncClient(base_url=open_server.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=open_server.url, timeout=60) as client:
         asked = asyncio.ensure_future(client.post("/api/backtest", json=case["request"]))
         await until(lambda: client_waits(client))
         run = (await client.get("/workbench/api/runs")).json()["items"][0]

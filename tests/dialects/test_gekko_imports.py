@@ -49,7 +49,7 @@ async def server(tmp_path: Path, simulator: ExchangeSimulator) -> AsyncIterator[
 
 @pytest.fixture
 async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as opened:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as opened:
         yield opened
 
 

@@ -32,7 +32,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as opened:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as opened:
         yield opened
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     server = ServerProcess("--api-only", "--rate-limit", "0", data_dir=tmp_path, env={"WORKBENCH_TOKEN": ""},
                            compute=False)
     last = int(MARKET.time[-1]) // 60_000_000
-    with server, httpx.Client(timeout=30) as client:
+    with server, httpx.Client(timeout=60) as client:
         def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
             return client.post(f"{server.url}/api/{path}", json=body).json()
 

@@ -76,13 +76,13 @@ class Listener:
         return [{"event": event.event, **event.json()} for event in self.events[:count]]
 
     async def ended(self) -> None:
-        await asyncio.wait_for(self.task, 20)
+        await asyncio.wait_for(self.task, 60)
 
 
 @asynccontextmanager
 async def listening(server: Any, headers: dict[str, str], last: str | int | None = None) -> AsyncIterator[Listener]:
     more = {} if last is None else {"Last-Event-ID": str(last)}
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client, \
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client, \
             aconnect_sse(client, "GET", STREAM, headers=headers | more) as source:
         assert source.response.status_code == 200, await source.response.aread()
         listener = Listener(source)
@@ -99,17 +99,17 @@ async def raw(server: Any, headers: dict[str, str], version: str = "1.1") -> tup
     lines = [f"GET {STREAM} HTTP/{version}", f"Host: 127.0.0.1:{server.port}", "Accept-Encoding: gzip",
              *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     writer.write("\r\n".join(lines).encode())
-    return reader, writer, await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+    return reader, writer, await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
 
 
 async def test_an_alerts_life_is_told_byte_for_byte(server: Any) -> None:
     id, headers = await subscribe(server)
     reader, writer, head = await raw(server, headers, "1.0")  # no chunks around the blocks
     assert b"Content-Type: text/event-stream\r\n" in head and b"Content-Encoding" not in head
-    assert re.fullmatch(PING, await asyncio.wait_for(reader.readuntil(b"\n\n"), 20))
+    assert re.fullmatch(PING, await asyncio.wait_for(reader.readuntil(b"\n\n"), 60))
     alert = await detect(server)
     await live(server, alert)
-    blocks = [await asyncio.wait_for(reader.readuntil(b"\n\n"), 20) for _ in range(3)]
+    blocks = [await asyncio.wait_for(reader.readuntil(b"\n\n"), 60) for _ in range(3)]
     token = (await server.services.credits.of_alert(alert))[id].token
     at = r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z'
     wanted = [
@@ -137,7 +137,7 @@ async def test_chunks_are_whole_blocks_and_head_and_ping_come_at_once(server: An
 
     assert re.fullmatch(PING, await asyncio.wait_for(chunk(), 5))
     await detect(server)
-    block = await asyncio.wait_for(chunk(), 20)
+    block = await asyncio.wait_for(chunk(), 60)
     assert block.startswith(b"id: 1\nevent: working\ndata: {") and block.endswith(b"}\n\n") and block.count(b"\n") == 4
     writer.close()
 
@@ -335,7 +335,7 @@ async def test_a_reader_that_stalls_is_bounded_and_loses_nothing(server: Any, mo
         received += connection.recv(65536)
         return received
 
-    connection.settimeout(20)
+    connection.settimeout(60)
     while received.count(b"event: working") < 500:
         await asyncio.to_thread(read)
     connection.close()
@@ -386,7 +386,7 @@ def test_kill_9_in_the_middle_of_a_life_loses_and_doubles_nothing(tmp_path: Path
     server = ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path, compute=False)
     for step in steps:
         server.start()
-        with httpx.Client(base_url=server.url, headers=server.headers, timeout=20) as client:
+        with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
             headers = {"Last-Event-ID": last} if last else {}
             with client.stream("GET", STREAM, headers=headers) as answer:
                 lines = answer.iter_lines()
@@ -404,7 +404,7 @@ def test_kill_9_in_the_middle_of_a_life_loses_and_doubles_nothing(tmp_path: Path
                         break
         server.kill()
     server.start()
-    with httpx.Client(base_url=server.url, headers=server.headers, timeout=20) as client:
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
         ledger = client.get("/workbench/api/subscribers/1/credits").json()
     server.stop()
     assert last == "3" and [set(each) > {"id", "token"} for each in told] == [True, False, True]

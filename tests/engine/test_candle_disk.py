@@ -59,7 +59,7 @@ def test_a_killed_writer_leaves_whole_files_and_no_lock(tmp_path: Path) -> None:
         writer.stdout.readline()  # one write is through, the next is under way
         clock.sleep(pause)
         writer.send_signal(signal.SIGKILL)
-        writer.wait(10)
+        writer.wait(60)
         writer.stdout.close()
         read = store.read(MARKET, 60)
         assert len(read) == n
@@ -150,14 +150,14 @@ def test_a_writing_process_is_waited_for(tmp_path: Path) -> None:
     writer = subprocess.Popen([sys.executable, "-c", FOREVER, str(tmp_path), "5000", str(JANUARY)], cwd=ROOT,
                               stdout=subprocess.DEVNULL)
     try:
-        wait_until(store.markets, timeout=30)
+        wait_until(store.markets, timeout=60)
         for number in range(10):
             assert store.write(bars(1, start=JANUARY - (number + 1) * times.MINUTE)).added == 1
             assert len(set(store.read(MARKET, 60, JANUARY).close)) == 1
         assert len(store.read(MARKET, 60, end=JANUARY - 1)) == 10
     finally:
         writer.kill()
-        writer.wait(10)
+        writer.wait(60)
 
 
 def test_deleting_while_reading_gives_all_or_nothing(tmp_path: Path) -> None:

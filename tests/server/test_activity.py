@@ -375,7 +375,7 @@ async def test_followers_hear_of_a_large_mixed_batch_in_order(desk: Desk) -> Non
             entries.append(buy(str(number), annotation='tab\t"quote" \\ backslash \n line é'))
     outcomes = await desk.tell(*entries)
     assert len(outcomes) == 4000 and all(outcome.ok for outcome in outcomes)
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert heard == list(range(3000))
     assert (await desk.activity.order("bot", "999")).annotation == 'tab\t"quote" \\ backslash \n line é'
     orders = [data for _, type, data in await desk.told("model/bot") if type == "order"]

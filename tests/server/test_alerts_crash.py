@@ -29,7 +29,7 @@ def test_a_server_killed_in_each_state_loses_and_doubles_nothing(tmp_path: Path,
         nonlocal minute
         server = ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path / "data", compute=False).start()
         try:
-            with httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as api:
+            with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as api:
 
                 def upload(some: list[Any]) -> None:
                     nonlocal minute
@@ -51,7 +51,7 @@ def test_a_server_killed_in_each_state_loses_and_doubles_nothing(tmp_path: Path,
     for place, (rows, state) in enumerate(STEPS):
         life(rows, state, first=place == 0)
     with ServerProcess("--rate-limit", "0", "--api-only", data_dir=tmp_path / "data", compute=False) as server, \
-            httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as api:
+            httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as api:
         wait_until(lambda: [each["state"] for each in api.get("/workbench/api/alerts").json()["items"]] == ["closed"])
         (alert,) = api.get("/workbench/api/alerts").json()["items"]
         assert (alert["entry"], alert["exit"], alert["gain"], alert["r"]) == (102.0, 100.0, -2.0, -1.0)

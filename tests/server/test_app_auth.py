@@ -34,7 +34,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         yield client
 
 

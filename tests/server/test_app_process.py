@@ -29,7 +29,7 @@ def test_sigterm_finishes_answers_in_flight_and_closes_streams(server: ServerPro
     with socket.create_connection(("127.0.0.1", server.port)) as slow, \
             connect(server.websocket_url + "/workbench/api/stream", additional_headers=server.headers,
                     proxy=None) as stream:
-        slow.settimeout(20)
+        slow.settimeout(60)
         slow.sendall(f"POST /workbench/api/tokens HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.token}\r\n"
                      f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:5])
         figures = server.url + "/metrics"
@@ -37,7 +37,7 @@ def test_sigterm_finishes_answers_in_flight_and_closes_streams(server: ServerPro
         server.terminate()
         with pytest.raises(ConnectionClosed):
             while True:
-                stream.recv(timeout=30)
+                stream.recv(timeout=60)
         assert stream.close_code == 1001
         wait_until(lambda: _refused(server.port))
         assert server.process.poll() is None, "it waits for the answer in flight"

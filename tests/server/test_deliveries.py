@@ -311,7 +311,7 @@ def test_pauses_double_with_jitter_up_to_an_hour() -> None:
 
 async def test_over_the_api(tmp_path: Path, receiver: Receiver) -> None:
     async with running_server(tmp_path, rate_limit=0) as server, httpx.AsyncClient(
-            base_url=server.url + "/workbench/api", timeout=30,
+            base_url=server.url + "/workbench/api", timeout=60,
             headers={"Authorization": f"Bearer {server.services.admin_token}"}) as client:
         made = (await client.post("/channels", json={"name": "desk", "kind": "webhook", "url": receiver.url})).json()
         assert made["key"].startswith("whsec_") and "s3cret" not in str(made) and "test" not in made["topics"]

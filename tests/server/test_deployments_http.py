@@ -38,7 +38,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def api(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url + API, timeout=30,
+    async with httpx.AsyncClient(base_url=server.url + API, timeout=60,
                                  headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         yield client
 

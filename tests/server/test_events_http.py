@@ -32,7 +32,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]
 @pytest.fixture(scope="module")
 async def api(server: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url + API, headers={"Authorization": f"Bearer {TOKEN}"},
-                                 timeout=30) as client:
+                                 timeout=60) as client:
         yield client
 
 
@@ -196,7 +196,7 @@ def ingest(server: Any, query: str = "", **more: Any) -> Any:
 
 
 async def said(socket: Any) -> Any:
-    return json.loads(await asyncio.wait_for(socket.recv(), 20))
+    return json.loads(await asyncio.wait_for(socket.recv(), 60))
 
 
 def message(seq: int, *entries: dict[str, Any], **more: Any) -> str:
@@ -254,7 +254,7 @@ async def test_a_client_that_reads_nothing_is_held_back_and_loses_nothing(server
     """Its messages wait in its own socket once the server has enough of them."""
     async with ingest(server, "model=held", max_queue=4) as socket:
         for seq in range(2000):
-            await asyncio.wait_for(socket.send(message(seq, log("x" * 500))), 20)
+            await asyncio.wait_for(socket.send(message(seq, log("x" * 500))), 60)
         assert [(await said(socket))["ack"] for _ in range(2000)] == list(range(2000))
     assert (await api.get("/models/held/logs?tail=1")).json()["last"] == 2000
 

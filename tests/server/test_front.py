@@ -35,10 +35,10 @@ def head(server: Any, path: str, *lines: str, method: str = "POST") -> bytes:
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Status and body of one answer with a Content-Length."""
-    top = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode()
+    top = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).decode()
     length = next((int(line.partition(":")[2]) for line in top.split("\r\n") if line.lower().startswith(
         "content-length:")), 0)
-    return int(top.split()[1]), await asyncio.wait_for(reader.readexactly(length), 20)
+    return int(top.split()[1]), await asyncio.wait_for(reader.readexactly(length), 60)
 
 
 def asked(path: str, **headers: str) -> HTTPServerRequest:
@@ -94,7 +94,7 @@ async def test_leave_to_send_a_body_is_given(server: Any) -> None:
     body = json.dumps({"name": "asked first", "scopes": ["read"]}).encode()
     writer.write(head(server, "/workbench/api/tokens", f"Content-Length: {len(body)}", "Expect: 100-continue",
                       "Content-Type: application/json"))
-    assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+    assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     writer.write(body)
     assert (await answer(reader))[0] == 201
     writer.close()
@@ -103,7 +103,7 @@ async def test_leave_to_send_a_body_is_given(server: Any) -> None:
 async def test_a_silent_connection_is_closed_and_one_that_is_left_midway_is_forgotten(server: Any) -> None:
     front = server._http
     silent, _keep = await connect(server)
-    assert await asyncio.wait_for(silent.read(), 20) == b""
+    assert await asyncio.wait_for(silent.read(), 60) == b""
     _, writer = await connect(server)
     writer.write(head(server, "/workbench/api/tokens", "Content-Length: 50", "Content-Type: application/json") + b"{")
     await until(lambda: len(server.context.in_flight) == 1)

@@ -25,7 +25,7 @@ async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.A
                               workers=1) as server:
         await asyncio.to_thread(server.services.store.write, candles("rw60d"))
         await until(lambda: server.services.pool.ready, 120)
-        async with httpx.AsyncClient(base_url=server.url + "/workbench/api", timeout=30,
+        async with httpx.AsyncClient(base_url=server.url + "/workbench/api", timeout=60,
                                      headers={"Authorization": f"Bearer {TOKEN}"}) as client:
             yield client
 

@@ -37,7 +37,7 @@ async def server(tmp_path: Path, simulator: ExchangeSimulator) -> AsyncIterator[
 @pytest.fixture
 async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Bearer {server.services.admin_token}"}
-    async with httpx.AsyncClient(base_url=server.url + API, headers=headers, timeout=30) as opened:
+    async with httpx.AsyncClient(base_url=server.url + API, headers=headers, timeout=60) as opened:
         yield opened
 
 

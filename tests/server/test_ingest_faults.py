@@ -114,7 +114,7 @@ async def lines_of(api: httpx.AsyncClient) -> list[str]:
 
 
 def client(server: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=server.url + API, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
+    return httpx.AsyncClient(base_url=server.url + API, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
 
 
 async def test_a_full_disk_is_told_and_forgiven(tmp_path: Path) -> None:

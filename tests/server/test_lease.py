@@ -160,7 +160,7 @@ def has_lease(server: ServerProcess) -> bool:
 
 def kept(server: ServerProcess, id: str) -> list[int]:
     """The minutes that an instance has heard."""
-    with httpx.Client(base_url=server.url + "/workbench/api", headers=server.headers, timeout=30) as api:
+    with httpx.Client(base_url=server.url + "/workbench/api", headers=server.headers, timeout=60) as api:
         items = api.get(f"/instances/{id}/events", params={"type": "candle", "limit": 10_000}).json()["items"]
     return [each["data"]["payload"]["id"] for each in items]
 

@@ -77,7 +77,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]
 @pytest.fixture(scope="module")
 async def api(server: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url + API, headers={"Authorization": f"Bearer {TOKEN}"},
-                                 timeout=30) as client:
+                                 timeout=60) as client:
         yield client
 
 

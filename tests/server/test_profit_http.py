@@ -54,7 +54,7 @@ async def say(server: Any, *entries: Entry) -> None:
 @pytest.fixture(scope="module")
 async def api(server: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.url + API, headers={"Authorization": f"Bearer {TOKEN}"},
-                                 timeout=30) as client:
+                                 timeout=60) as client:
         yield client
 
 

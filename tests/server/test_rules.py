@@ -233,7 +233,7 @@ async def test_there_are_no_other_conditions(database: Database) -> None:
 
 async def test_over_the_api(tmp_path: Path) -> None:
     async with running_server(tmp_path, rate_limit=0) as server, httpx.AsyncClient(
-            base_url=server.url + "/workbench/api", timeout=20,
+            base_url=server.url + "/workbench/api", timeout=60,
             headers={"Authorization": f"Bearer {server.services.admin_token}"}) as client:
         body: dict[str, Any] = {"name": "silent", "condition": "no_heartbeat", "threshold": 60}
         made = (await client.post("/rules", json=body)).json()

@@ -48,7 +48,7 @@ def test_every_answer_is_documented(api: ServerProcess) -> None:
                   derandomize=True)
         @given(case=operation.as_strategy(generation_mode=mode))
         def probe(case: Any) -> None:
-            answer = case.call_and_validate(headers=api.headers, checks=CHECKS, timeout=30, allow_redirects=False)
+            answer = case.call_and_validate(headers=api.headers, checks=CHECKS, timeout=60, allow_redirects=False)
             statuses.add(answer.status_code)
 
         try:

@@ -45,7 +45,7 @@ def bot_of(server: ServerProcess, model: str, spool: Path, **more: Any) -> Bot:
 
 
 def get(server: ServerProcess, path: str, **params: Any) -> Any:
-    answer = httpx.get(server.url + API + path, params=params, headers=server.headers, timeout=30)
+    answer = httpx.get(server.url + API + path, params=params, headers=server.headers, timeout=60)
     answer.raise_for_status()
     return answer.json()
 
@@ -416,7 +416,7 @@ def test_a_signal_handler_may_report_while_its_thread_reports(tmp_path: Path, mo
     monkeypatch.setattr(os, "write", interrupted)
     thread = threading.Thread(target=spool.append, args=(b"first",), daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive() and spool.waiting == 2
     assert drain(spool) == [b"first", b"the end"]
     spool.close()
