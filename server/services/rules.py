@@ -223,12 +223,15 @@ class Rules:
         return {model: figures for model, figures in known.items() if figures is not None}
 
     def _take(self, connection: Connection, step: "_Step", at: int) -> None:
-        """Write a change of state down, unless another server has done so, or the rule is another one by now."""
+        """Write a change of state down, unless another server has done so, or the rule says something else by now."""
         rule, key = step.rule, (rule_states.c.rule_id == step.rule.id, rule_states.c.model_id == step.model)
         found = connection.execute(select(rule_states).where(*key)).first()
-        if (found.state if found else "ok") != step.before or not connection.execute(
-                select(rules.c.id).where(rules.c.id == rule.id, rules.c.condition == rule.condition,
-                                         rules.c.model == rule.model)).first():
+        now = connection.execute(select(rules).where(rules.c.id == rule.id)).first()
+        if (found.state if found else "ok") != step.before or now is None:
+            return
+        if (now.condition, now.model, now.params) != (rule.condition, rule.model, rule.params):
+            return
+        if step.after == "firing" and (not now.enabled or now.silenced_until != rule.silenced_until):
             return
         values: dict[str, Any] = {"state": step.after, "since_at": at, "value": step.value}
         if step.after == "firing":

@@ -1,5 +1,6 @@
 """Rules on what bots do: each condition, for how long, how often, in silence, across restarts, and out to receivers."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from server.store.database import Database
 from server.store.events import EventLog
 from server.store.tables import events
 from server.store.tables.activity import models, orders
-from tests.harness import running_server
+from tests.harness import Held, running_server
 
 pytestmark = pytest.mark.anyio
 ADMIN = Principal(name="admin", scopes=frozenset({"admin"}))
@@ -223,6 +224,21 @@ async def test_another_condition_or_bot_begins_anew_and_ends_what_had_fired(data
     assert await desk.look(76) == ["firing", "resolved", "firing"], "and did not fire for this bot before"
     with pytest.raises(Invalid):
         await desk.rules.change(rule.id, condition="boredom")
+    await desk.activity.close()
+
+
+@pytest.mark.parametrize("change", [
+    {"enabled": False}, {"silenced_until": 2**60}, {"threshold": 1e6}, {"condition": "no_data"}, {"model": "other"}])
+async def test_a_rule_that_is_changed_while_it_is_looked_at_does_not_fire(database: Database,
+                                                                          change: dict[str, Any]) -> None:
+    desk = await desk_of(database)
+    rule = await desk.rules.create("silent", "no_heartbeat", 60, cooldown=0)
+    written = Held(database, "Rules.evaluate.<locals>.work")
+    look = asyncio.create_task(desk.look(1000))
+    await written.wait()
+    await desk.rules.change(rule.id, **change)
+    written.release()
+    assert await look == [] and await desk.rules.firings() == []
     await desk.activity.close()
 
 
