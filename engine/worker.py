@@ -194,26 +194,18 @@ def keep_compiled(folder: str) -> None:
 
 def warm_up() -> None:
     """Import what every backtest needs and run a tiny one, so that a first run is as quick as the rest."""
-    import sys
     import tempfile
 
     import numpy as np
 
-    # vectorbt imports these if they are there, only to fetch candles or draw in notebooks; that is half of its time.
-    hidden = [name for name in ("nbformat", "ccxt", "ipywidgets", "anywidget", "telegram") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: cannot be imported
-    try:
-        import vectorbt  # noqa: F401
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
+    from engine import vectorbt_parts
     from engine.candle_store import CandleStore
     from engine.candles import Candles
     from engine.model import Market
     from engine.simulate import run
     from engine.spec import BacktestSpec
 
+    vectorbt_parts.load()
     bars = 60
     close = 100 + 5 * np.sin(np.arange(bars) / 4)
     market = Market("warm", "UP", "USD")
