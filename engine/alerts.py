@@ -17,7 +17,8 @@ from engine.model import Market
 
 __all__ = [
     "DIRECTIONS", "DURATIONS", "INSTRUMENTS", "STATES", "Alert", "AlertState", "Direction", "Duration", "check_levels",
-    "check_move", "direction_of", "gain_of", "instrument_of", "r_of",
+    "check_move", "direction_of", "gain_of", "instrument_of", "price_problem",
+    "r_of",
 ]
 
 AlertState = Literal["working", "onGoing", "closed", "aborted"]
@@ -33,6 +34,9 @@ INSTRUMENTS: Final[tuple[str, ...]] = (
 MOVES: Final[Mapping[str, tuple[str, ...]]] = {"working": ("onGoing", "aborted"), "onGoing": ("closed",),
                                                "closed": (), "aborted": ()}
 """What may follow each state."""
+
+HIGHEST: Final = 1e15  # prices stay below
+CLOSEST: Final = 1e-18  # between start and stop, at least
 
 _COINS: Final = frozenset({"BTC", "XBT", "ETH", "USDT", "USDC", "BNB", "SOL", "XRP", "ADA", "DOGE", "LTC", "DOT", "TRX",
                            "AVAX", "LINK", "BCH", "DAI", "BUSD", "FDUSD", "XMR", "ETC", "XLM", "TUSD"})
@@ -102,16 +106,24 @@ def r_of(gain: float, start: float, stop: float) -> float:
     return gain / abs(start - stop)
 
 
+def price_problem(name: str, value: Any) -> Problem | None:
+    """What is wrong with a price: it is none, or its gain in units of risk would be beyond all figures."""
+    if type(value) in (int, float) and abs(value) < HIGHEST:
+        return None
+    return Problem(name, f"{str(value)[:40]} is not a price", f"give a number below {HIGHEST:g}")
+
+
 def check_levels(start: float, target: float, stop: float) -> None:
-    """Raise `Invalid` unless the prices are finite and stop and target lie on opposite sides of the start."""
-    problems = [Problem(name, f"{value!r} is not a price", "give a finite number")
-                for name, value in (("start", start), ("target", target), ("stop", stop))
-                if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf")]
+    """Raise `Invalid` unless all are prices, and stop and target lie on opposite sides of the start."""
+    problems = [problem for name, value in (("start", start), ("target", target), ("stop", stop))
+                if (problem := price_problem(name, value))]
     if not problems and target == start:
         problems.append(Problem("target", "the target is the start", "put it above the start to buy, below to sell"))
     if not problems and not (stop < start < target or target < start < stop):
         problems.append(Problem("stop", "stop and target lie on the same side of the start",
                                 "put the stop below the start to buy, above to sell"))
+    if not problems and abs(start - stop) < CLOSEST:
+        problems.append(Problem("stop", "the stop is the start", "leave something between them"))
     if problems:
         raise Invalid("these prices make no alert", field=problems[0].field, problems=problems)
 

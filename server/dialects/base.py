@@ -14,8 +14,9 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from tornado.web import stream_request_body
 
-from engine.errors import TooLarge
+from engine.errors import Invalid, TooLarge
 from engine.spec import invalid
+from server.dialects.bodies import null_place
 from server.dialects.context import Context
 from server.dialects.encoding import accepts_gzip, compress, dumps
 from server.dialects.failures import Malformed, failure_of
@@ -154,11 +155,15 @@ class BaseHandler(Guarded):
         except orjson.JSONDecodeError as error:
             remedy = "NaN and Infinity are not JSON, use null" if re.search(
                 rb"NaN|Infinity", self._body) else "send valid JSON"
+            if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
+                remedy = "send it uncompressed, without Content-Encoding"
             raise Malformed(f"the body is not JSON: {error}", remedy=remedy) from None
 
     async def read_model(self, model: type[M]) -> M:
         """The body as a pydantic model. Raises `Malformed`, or `Invalid` with one problem for every broken field."""
         data = await self.read_json()
+        if rb"\u0000" in self._body and (place := null_place(data)) is not None:
+            raise Invalid("there is a null character in this text", field=place, remedy="leave it out")
         try:
             return model.model_validate(data)
         except ValidationError as error:

@@ -11,13 +11,14 @@ Whose token may post alerts may read them, and has to mind them: an alert that n
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from engine import times
-from engine.alerts import DIRECTIONS, INSTRUMENTS, STATES
+from engine.alerts import DIRECTIONS, DURATIONS, INSTRUMENTS, STATES
 from engine.errors import Busy, Forbidden, Invalid, NotFound
 from engine.model import Event, Principal
 from server.dialects.base import BaseHandler
+from server.dialects.bodies import STRICT, Line
 from server.dialects.routes import Answer, Path, Query, Route
 from server.dialects.streams import StreamHandler
 from server.limits import RateLimiter
@@ -31,11 +32,8 @@ BASE: Final = "/workbench/api/alerts"
 HOOKS: Final = "/workbench/api/hooks"
 WRONG_A_MINUTE: Final = 30  # messages to addresses that there are not
 
-Price = Annotated[float, Field(allow_inf_nan=False)]
-
-
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
 
 class NewAlert(Strict):
@@ -44,9 +42,9 @@ class NewAlert(Strict):
     instrument: Annotated[str, Field(description="one of " + ", ".join(INSTRUMENTS))]
     ticker: Annotated[str, Field(min_length=1, max_length=128)]
     durationStrategy: Literal["short", "long"]
-    start: Price
-    target: Price
-    stop: Price
+    start: float
+    target: float
+    stop: float
     market: Annotated[str, Field(max_length=128)] = ""
     reason: Annotated[str, Field(max_length=10_000)] = ""
     source: Annotated[str, Field(max_length=64)] = "external"
@@ -56,7 +54,7 @@ class AlertMove(Strict):
     """The alert's next state; `exit`, when it is closed, the price at which."""
 
     state: Literal["onGoing", "aborted", "closed"]
-    exit: Price | None = None
+    exit: float | None = None
     reason: Annotated[str, Field(max_length=10_000)] = ""
 
 
@@ -64,7 +62,7 @@ class NewHook(Strict):
     """`template`: the form of text messages, for example `{{ticker}} {{start}} {{target}} {{stop}}`; "" for JSON.
     `defaults`: fields that messages leave out, such as instrument."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[Line, Field(min_length=1, max_length=200)]
     template: Annotated[str, Field(max_length=LONGEST)] = ""
     defaults: Annotated[dict[str, Any], Field(max_length=20)] = {}
 
@@ -198,7 +196,8 @@ def routes(services: Services) -> list[Route]:
     filters = (
         Query(name="state", many=True, kind="choice", choices=STATES, default=()),
         Query(name="instrument", many=True, kind="choice", choices=INSTRUMENTS, default=()),
-        Query(name="duration", many=True, default=(), high=32), Query(name="detector", high=128),
+        Query(name="duration", many=True, kind="choice", choices=DURATIONS, default=()),
+        Query(name="detector", high=128),
         Query(name="market", high=128), Query(name="ticker", high=128, doc="any part of it, in any case"),
         Query(name="direction", kind="choice", choices=DIRECTIONS), Query(name="source", high=64),
         Query(name="won", kind="switch"), Query(name="since", kind="time", doc="detected at or after"),

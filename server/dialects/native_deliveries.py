@@ -7,11 +7,13 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from engine import times
+from engine.alerts import DURATIONS, INSTRUMENTS
 from engine.errors import NotFound
 from server.dialects.base import BaseHandler
+from server.dialects.bodies import STRICT, Line, Whole, any_of
 from server.dialects.routes import Answer, Path, Query, Route
 from server.services import Services
 from server.services.deliveries import Channel, Delivery
@@ -22,22 +24,22 @@ __all__ = ["routes"]
 CHANNELS: Final = "/workbench/api/channels"
 DELIVERIES: Final = "/workbench/api/deliveries"
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[Line, Field(min_length=1, max_length=200)]
 Url = Annotated[str, Field(min_length=1, max_length=4000)]
 Topics = Annotated[list[str], Field(min_length=1, max_length=50, description="of " + ", ".join(TOPICS))]
-Rate = Annotated[int, Field(ge=0, le=100_000, description="notices a minute; 0: no limit")]
+Rate = Annotated[Whole, Field(ge=0, le=100_000, description="notices a minute; 0: no limit")]
 Words = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=200)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
 
 class Filters(Strict):
     """An empty list lets everything through. The first two concern alerts, the others rules."""
 
-    instruments: Words = []
-    durations: Words = []
+    instruments: Annotated[Words, any_of(INSTRUMENTS)] = []
+    durations: Annotated[Words, any_of(DURATIONS)] = []
     rules: Words = []
     models: Words = []
 

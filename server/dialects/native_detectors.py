@@ -12,13 +12,14 @@ delete it too, and its report compares with any other's.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from engine import times
 from engine.errors import Conflict, Invalid, NotFound
 from engine.model import Market
 from engine.spec import BacktestSpec, Costs, ParameterValue
 from server.dialects.base import BaseHandler
+from server.dialects.bodies import STRICT, Line
 from server.dialects.native_runs import run_json
 from server.dialects.routes import Answer, Path, Query, Route
 from server.services import Services
@@ -34,7 +35,7 @@ _LEFT_OUT: Final = ("time", *_INSTANTS)
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
 
 class DetectorBacktest(Strict):
@@ -63,7 +64,7 @@ class DetectionRequest(Strict):
     resolution: Annotated[str | None, Field(max_length=20)] = None
     bar: Annotated[str | None, Field(max_length=20)] = None
     instrument: Annotated[str | None, Field(max_length=32)] = None
-    ticker: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    ticker: Annotated[Line | None, Field(min_length=1, max_length=128)] = None
 
 
 class DetectorList(BaseHandler):

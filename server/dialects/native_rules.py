@@ -7,12 +7,13 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from engine import times
 from engine.errors import Invalid
 from engine.model import Event
 from server.dialects.base import BaseHandler
+from server.dialects.bodies import STRICT, Line
 from server.dialects.routes import Answer, Path, Query, Route
 from server.dialects.streams import StreamHandler
 from server.services import Services
@@ -22,14 +23,14 @@ __all__ = ["routes"]
 
 BASE: Final = "/workbench/api/rules"
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)]
-Window = Annotated[float, Field(ge=1, le=7 * 86400, allow_inf_nan=False, description="seconds that are counted")]
+Name = Annotated[Line, Field(min_length=1, max_length=200)]
+Number = Annotated[float, Field(ge=0, lt=1e15)]
+Seconds = Annotated[float, Field(ge=0, le=366 * 86400)]
+Window = Annotated[float, Field(ge=1, le=7 * 86400, description="seconds that are counted")]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
 
 class NewRule(Strict):

@@ -6,12 +6,13 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from engine import times
 from engine.alerts import DURATIONS, INSTRUMENTS
 from engine.errors import NotFound
 from server.dialects.base import BaseHandler
+from server.dialects.bodies import STRICT, Whole
 from server.dialects.routes import Answer, Path, Query, Route
 from server.services import Services
 from server.services.credits import Entry
@@ -25,13 +26,13 @@ BASE: Final = "/workbench/api/subscribers"
 Email = Annotated[str, Field(min_length=3, max_length=255)]
 Password = Annotated[str, Field(min_length=SHORTEST, max_length=LONGEST)]
 Access = Literal["FREE", "FULL"]
-Renewal = Annotated[int, Field(ge=0, le=10**9, description="credits that a renewal adds")]
+Renewal = Annotated[Whole, Field(ge=0, le=10**9, description="credits that a renewal adds")]
 Instruments = Annotated[list[str], Field(max_length=20, description="any of " + ", ".join(INSTRUMENTS))]
 Durations = Annotated[list[str], Field(max_length=5, description="any of " + ", ".join(DURATIONS))]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
 
 class NewSubscriber(Strict):
@@ -44,7 +45,7 @@ class NewSubscriber(Strict):
     renewal: Renewal = RENEWAL
     instruments: Instruments = list(INSTRUMENTS)
     durations: Durations = list(DURATIONS)
-    credits: Annotated[int, Field(ge=0, le=10**9)] = 0
+    credits: Annotated[Whole, Field(ge=0, le=10**9)] = 0
 
 
 class SubscriberChange(Strict):
@@ -61,7 +62,7 @@ class SubscriberChange(Strict):
 class Grant(Strict):
     """Credits to give or, below zero, to take back."""
 
-    amount: Annotated[int, Field(ge=-10**9, le=10**9)]
+    amount: Annotated[Whole, Field(ge=-10**9, le=10**9)]
     note: Annotated[str, Field(max_length=1000)] = ""
 
 

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from engine import times
 from engine.alerts import DURATIONS, INSTRUMENTS
-from engine.errors import Busy
+from engine.errors import Busy, Invalid
 from server.dialects.failures import Malformed
 from server.dialects.routes import Answer, Query, Route
 from server.dialects.tradingpartners_blocks import alert_json, instant
@@ -112,6 +112,8 @@ class ClosedHandler(Partner):
 class HistoryHandler(Partner):
     async def get(self) -> None:
         account, query = await self.read_account(), self.query
+        if query["from"] is not None and query["to"] is not None and query["from"] > query["to"]:
+            raise Invalid("the range ends before it begins", field="to", remedy="give one that is not before from")
         filters = AlertFilters(
             instruments=[query["instrument"]] if query["instrument"] else None, ticker=query["ticker"] or None,
             since=times.instant(query["from"]) if query["from"] is not None else None,

@@ -86,6 +86,8 @@ def conditions(filters: AlertFilters) -> list[ColumnElement[bool]]:
         for word in given or ():
             if word not in known:
                 raise Invalid(f"{word[:80]!r} is not one", field=name, remedy="use " + ", ".join(known))
+    if filters.since is not None and filters.until is not None and filters.since > filters.until:
+        raise Invalid("the range ends before it begins", field="until", remedy="give one that is not before since")
     found: list[ColumnElement[bool]] = []
     many: Mapping[str, Sequence[str] | None] = {"state": filters.states, "instrument": filters.instruments,
                                                 "duration_strategy": filters.durations}

@@ -14,11 +14,22 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from engine import times
-from engine.alerts import INSTRUMENTS, Alert, check_levels, check_move, direction_of, gain_of, r_of
+from engine.alerts import (
+    DURATIONS,
+    INSTRUMENTS,
+    Alert,
+    check_levels,
+    check_move,
+    direction_of,
+    gain_of,
+    price_problem,
+    r_of,
+)
 from engine.candle_store import CandleStore
 from engine.candles import Candles
 from engine.errors import Conflict, Invalid, Problem
 from engine.model import Market
+from server.services.activity_values import one_line
 from server.services.alert_detection import Detection, DetectionSetting
 from server.services.alert_rows import (
     STREAM,
@@ -36,7 +47,6 @@ from server.store.events import EventLog
 from server.store.tables.alerts import alerts
 
 __all__ = ["STREAM", "AlertFilters", "AlertPage", "Alerts", "DetectionSetting"]
-
 
 
 class Alerts:
@@ -93,9 +103,11 @@ class Alerts:
         is a `Conflict`. The direction is that from start to target. Raises `Invalid` naming every wrong field."""
         if market:
             Market.parse(market)
-        problems = [Problem(name, f"has {len(text)} characters", f"use 1 to {most}")
-                    for name, text, most in (("ticker", ticker, 128), ("durationStrategy", duration_strategy, 32),
-                                             ("source", source, 64)) if not 1 <= len(text) <= most]
+        problems = [problem for name, text, most in (("ticker", ticker, 128), ("source", source, 64))
+                    for problem in _line_problems(name, text, most)]
+        if duration_strategy not in DURATIONS:
+            problems.append(Problem("durationStrategy", f"{duration_strategy[:80]!r} is not a duration",
+                                    "use " + " or ".join(DURATIONS)))
         if instrument not in INSTRUMENTS:
             problems.append(Problem("instrument", f"{instrument[:80]!r} is not an instrument",
                                     "use one of " + ", ".join(INSTRUMENTS)))
@@ -171,14 +183,23 @@ class Alerts:
         return await self.detection.on_candles(market, candles)
 
 
+def _line_problems(name: str, text: str, most: int) -> Sequence[Problem]:
+    try:
+        one_line(text, name, most)
+    except Invalid as error:
+        return error.problems
+    return ()
+
+
 def _moved(alert: Alert, state: str, exit: float | None, at: datetime, reason: str) -> Alert:
     said = reason[:10_000] or alert.reason
     if state == "onGoing":
         return replace(alert, state="onGoing", started_at=at, entry=alert.start, reason=said)
     if state == "aborted":
         return replace(alert, state="aborted", ended_at=at, reason=said)
-    if exit is None or isinstance(exit, bool) or not abs(exit) < float("inf"):
-        raise Invalid("a closed alert has a price at which it closed", field="exit", remedy="give a finite number")
+    if problem := price_problem("exit", exit):
+        raise Invalid("a closed alert has a price at which it closed", field="exit", remedy=problem.remedy)
+    assert exit is not None
     entry = alert.start if alert.entry is None else alert.entry
     gain = gain_of(alert.direction, entry, exit)
     return replace(alert, state="closed", ended_at=at, exit=float(exit), gain=gain,

@@ -169,7 +169,8 @@ class Senders:
         except ValueError:
             raise Invalid("this is no address", field="url", remedy="write https://host/path") from None
         if kind == "webhook":
-            if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+            if parts.scheme not in ("http", "https") or not host or port == 0 or (
+                    not url.isprintable() or " " in url):
                 raise Invalid("this is no webhook's address", field="url", remedy="write https://host/path")
             if parts.username or parts.password:
                 raise Invalid("an address with a name or password in it", field="url",

@@ -1,7 +1,8 @@
 """Hooks: addresses with a secret in them, to which charting services post alerts.
 
 A message is JSON or, by the hook's template, text. Charting services deliver again when an answer is slow, so the same
-message on one day (UTC), or one with the same `key`, makes one alert. Only the secret's sha256 is kept.
+message on one day (UTC), or one with the same `key`, makes one alert. A message that names an alert's `id` and a
+`state` moves it. Only the secret's sha256 is kept.
 """
 
 import hashlib
@@ -16,8 +17,9 @@ import orjson
 from sqlalchemy import Connection, delete, insert, select, update
 
 from engine import times
-from engine.alerts import Alert
+from engine.alerts import DURATIONS, HIGHEST, INSTRUMENTS, STATES, Alert
 from engine.errors import Invalid, NotFound, Problem, WorkbenchError
+from engine.model import Market
 from server.services.alerts import Alerts
 from server.store.database import Database
 from server.store.tables.alerts import hooks
@@ -30,7 +32,11 @@ NUMBERS: Final = ("start", "target", "stop", "exit")
 ALIASES: Final = {"symbol": "ticker", "entry": "start", "price": "start", "take_profit": "target", "tp": "target",
                   "stop_loss": "stop", "sl": "stop", "duration_strategy": "durationStrategy", "comment": "reason"}
 LONGEST: Final = 4096  # characters of a template
+LONGEST_KEY: Final = 200
 SAME: Final = times.DAY
+ONE_MESSAGES: Final = ("id", "key")  # what belongs to one message, and no default
+_PRICE: Final = re.compile(
+    r"[+-]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _PLACE: Final = re.compile(r"\{\{([A-Za-z_]+)\}\}")
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
 
@@ -62,14 +68,12 @@ class Hooks:
                      owner: str = "") -> tuple[Hook, str]:
         """A new hook and its secret, which cannot be had again. Raises `Invalid`."""
         _check_template(template)
-        unknown = [key for key in defaults or {} if key not in FIELDS]
-        if unknown:
-            raise Invalid(f"there is no field {unknown[0]!r}", field="defaults", remedy="use " + ", ".join(FIELDS))
+        defaults = _checked_defaults(defaults or {})
         secret = secrets.token_urlsafe(32)
-        made = Hook(id=secrets.token_hex(8), name=name, template=template, defaults=dict(defaults or {}), owner=owner,
+        made = Hook(id=secrets.token_hex(8), name=name, template=template, defaults=defaults, owner=owner,
                     created_at=times.micros(times.now()))
         row = {"id": made.id, "name": name, "digest": _digest(secret), "template": template,
-               "defaults": dict(made.defaults), "owner": owner, "created_at": made.created_at}
+               "defaults": defaults, "owner": owner, "created_at": made.created_at}
         await self._db.write(lambda connection: connection.execute(insert(hooks).values(row)))
         return made, secret
 
@@ -111,21 +115,25 @@ class Hooks:
 
     async def _take(self, hook: Hook, body: bytes, key: str | None, at: int) -> Alert:
         found = dict(hook.defaults) | read_message(body, hook.template)
-        if "state" in found and "id" in found:
-            return await self._alerts.move(_id(found["id"]), str(found["state"]), exit=found.get("exit"),
-                                           reason=str(found.get("reason", "")))
-        missing = [name for name in ("instrument", "ticker", "start", "target", "stop") if found.get(name) is None]
+        moves = "id" in found or found.get("state", "working") != "working"
+        needed = ("id", "state") if moves else ("instrument", "ticker", "start", "target", "stop")
+        missing = [name for name in needed if name not in found]
         if missing:
             raise Invalid("this message makes no alert", problems=[
                 Problem(name, "this field is missing", "add it to the message, or to the hook's defaults")
                 for name in missing])
-        given = str(found.get("key") or key or "")
-        named = f"{given}" if given else hashlib.sha256(b"%d %s" % (at // SAME, body)).hexdigest()
+        if moves:
+            return await self._alerts.move(found["id"], found["state"], exit=found.get("exit"),
+                                           reason=found.get("reason", ""))
+        given = found.get("key") or key or ""
+        if len(given) > LONGEST_KEY:
+            raise Invalid(f"{len(given)} characters are too many", field="key", remedy=f"use at most {LONGEST_KEY}")
+        named = given or hashlib.sha256(b"%d %s" % (at // SAME, body)).hexdigest()
         return await self._alerts.create(
-            instrument=str(found["instrument"]), ticker=str(found["ticker"]), start=found["start"],
-            target=found["target"], stop=found["stop"], duration_strategy=str(found.get("durationStrategy", "short")),
-            market=str(found.get("market", "")), reason=str(found.get("reason", "")), source=f"hook {hook.name}"[:64],
-            key=f"hook {hook.id} {named}"[:255])
+            instrument=found["instrument"], ticker=found["ticker"], start=found["start"], target=found["target"],
+            stop=found["stop"], duration_strategy=found.get("durationStrategy", "short"),
+            market=found.get("market", ""), reason=found.get("reason", ""), source=f"hook {hook.name}"[:64],
+            key=f"hook {hook.id} {named}")
 
     async def _note(self, hook: Hook, at: int, error: str | None) -> None:
         change = update(hooks).where(hooks.c.id == hook.id).values(used_at=at, error=error)
@@ -155,7 +163,7 @@ def read_message(body: bytes, template: str) -> dict[str, Any]:
         told = dict(read_text(text, template))
     else:
         raise Invalid("the message is no JSON object", remedy="send one, or give the hook a template for text")
-    return {name: _number(name, value) if name in NUMBERS else value for name, value in told.items()}
+    return _checked(told)
 
 
 def read_text(text: str, template: str) -> dict[str, str]:
@@ -196,16 +204,51 @@ def _check_template(template: str) -> None:
         raise Invalid(f"the template {problem[0]}", field="template", remedy=problem[1])
 
 
-def _number(name: str, value: Any) -> float:
+def _checked_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that a hook adds to its messages; raises `Invalid` for those that no message could be made of."""
+    names = [name for name in FIELDS if name not in ONE_MESSAGES]
+    for name in given:
+        if name not in names:
+            raise Invalid(f"there is no default of {name[:50]!r}", field="defaults", remedy="use " + ", ".join(names))
     try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(value.replace(",", "") if isinstance(value, str) else value)
-        if not abs(number) < float("inf"):
-            raise ValueError
-    except (TypeError, ValueError):
-        raise Invalid(f"{str(value)[:100]!r} is not a number", field=name, remedy="send a price") from None
-    return number
+        found = _checked(given)
+        for name, choices in (("instrument", INSTRUMENTS), ("durationStrategy", DURATIONS), ("state", STATES)):
+            if found.get(name, choices[0]) not in choices:
+                raise Invalid(f"{found[name][:80]!r} is not a choice", field=name, remedy="use " + ", ".join(choices))
+        if "market" in found:
+            Market.parse(found["market"])
+    except Invalid as error:
+        raise Invalid(error.message, field=f"defaults.{error.field}", remedy=error.remedy) from None
+    return found
+
+
+def _checked(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the right types; those that are null are left out. Raises `Invalid` naming the first that is wrong."""
+    found: dict[str, Any] = {}
+    for name, value in told.items():
+        if value is not None:
+            found[name] = (_number(name, value) if name in NUMBERS else _id(value) if name == "id"
+                           else _text(name, value))
+    return found
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and name in ("ticker", "key"):
+        return str(value)  # placeholders without quotes: some exchanges' tickers are numbers
+    if not isinstance(value, str) or "\x00" in value:
+        raise Invalid(f"{str(value)[:100]!r} is not text", field=name, remedy="send text without null characters")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    """A price. Commas stand between thousands only: whether 69,5 means 695 is not for us to guess."""
+    text = value.strip() if isinstance(value, str) else repr(value)
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and _PRICE.fullmatch(text):
+        number = float(text.replace(",", ""))
+        if abs(number) < HIGHEST:
+            return number
+    raise Invalid(f"{str(value)[:100]!r} is not a price", field=name,
+                  remedy="send a number such as 69872.4, with a point before the fraction")
 
 
 def _id(value: Any) -> int:

@@ -140,6 +140,8 @@ async def test_history_is_what_was_received(client: httpx.AsyncClient, admin: di
     assert (await ask("instrument=FOREX"))["total"] == 0 and (await ask("to=2000-01-01"))["total"] == 0
     wrong = await client.get(f"{API}/alerts/history?size=0&orderBy=colour", headers=headers)
     assert wrong.status_code == 400 and wrong.json()["code"] == 24 and "orderBy" in wrong.json()["description"]
+    back = (await ask("from=2024-02-01T00:00:00Z&to=2024-01-01T00:00:00Z"))
+    assert back["code"] == 24 and back["description"].startswith("to: ")
 
 
 async def test_preferences_are_checked(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
@@ -171,6 +173,22 @@ async def test_accounts_are_managed(client: httpx.AsyncClient, admin: dict[str, 
     assert row.startswith("$argon2id$")
     assert (await client.delete(place, headers=admin)).status_code == 204
     assert (await client.get(place, headers=admin)).status_code == 404
+
+
+@pytest.mark.parametrize(("path", "body", "field"), [
+    ("/credits", {"amount": True}, "amount"), ("/credits", {"amount": "5"}, "amount"),
+    ("/credits", {"amount": 1.5}, "amount"), ("/credits", {"amount": 1, "note": "a\0"}, "note"),
+    ("", {"renewal": True}, "renewal"), ("", {"automatic_renewal": 1}, "automatic_renewal"),
+    ("", {"password": "pass\0word"}, "password"), ("", {"instruments": ["TULIPS"]}, "instruments")])
+async def test_accounts_take_nothing_for_what_it_is_not(client: httpx.AsyncClient, admin: dict[str, str], path: str,
+                                                        body: dict[str, Any], field: str) -> None:
+    id, _ = await account(client, admin)
+    place = f"{ACCOUNTS}/{id}"
+    before = (await client.get(place, headers=admin)).json()
+    answer = await client.request("POST" if path else "PATCH", place + path, headers=admin, json=body)
+    assert answer.status_code == 422 and answer.json()["error"]["problems"][0]["field"] == field
+    assert (await client.get(place, headers=admin)).json() == before
+    assert (await client.post(place + "/credits", headers=admin, json={"amount": 5.0})).status_code == 201
 
 
 async def test_on_a_server_without_tokens_a_login_still_says_who_asks(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Bots' own alerts over the API, and what charting services post to hooks."""
 
+import gzip
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from engine.errors import Invalid
@@ -73,11 +75,41 @@ async def test_steps_that_life_does_not_take_are_refused(client: httpx.AsyncClie
     pytest.param({"instrument": "TULIPS"}, "instrument", id="instrument"),
     pytest.param({"durationStrategy": "medium"}, "durationStrategy", id="duration"),
     pytest.param({"ticker": ""}, "ticker", id="ticker"), pytest.param({"start": "x"}, "start", id="price"),
+    pytest.param({"start": "100"}, "start", id="a number in quotes"),
+    pytest.param({"start": True, "stop": 0}, "start", id="a truth for a price"),
+    pytest.param({"target": 1e15}, "target", id="beyond all prices"),
+    pytest.param({"start": 0, "stop": -5e-324}, "stop", id="the stop is all but the start"),
+    pytest.param({"ticker": " "}, "ticker", id="blank"), pytest.param({"ticker": "A\nB"}, "ticker", id="two lines"),
+    pytest.param({"reason": "a\0b"}, "reason", id="null"), pytest.param({"source": "\x1b"}, "source", id="escape"),
     pytest.param({"more": 1}, "more", id="unknown")])
 async def test_what_makes_no_alert_is_refused_by_field(client: httpx.AsyncClient, change: dict[str, Any],
                                                        field: str) -> None:
     answer = await client.post(ALERTS, json=ALERT | change)
     assert answer.status_code == 422 and field in {each["field"] for each in answer.json()["error"]["problems"]}
+
+
+@pytest.mark.parametrize("exit", [True, "108", 1e15, None])
+async def test_an_exit_is_a_price(client: httpx.AsyncClient, exit: Any) -> None:
+    place = f"{ALERTS}/{(await post(client))['id']}"
+    await client.patch(place, json={"state": "onGoing"})
+    answer = await client.patch(place, json={"state": "closed", "exit": exit})
+    assert answer.status_code == 422 and answer.json()["error"]["problems"][0]["field"] == "exit"
+    assert (await client.get(place)).json()["state"] == "onGoing"
+
+
+async def test_compressed_json_is_refused_with_the_reason(client: httpx.AsyncClient) -> None:
+    answer = await client.post(ALERTS, content=gzip.compress(orjson.dumps(ALERT)), headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 400 and "uncompressed" in answer.json()["error"]["problems"][0]["remedy"]
+
+
+async def test_filters_of_lists_are_checked(client: httpx.AsyncClient) -> None:
+    for query, field in (("duration=medium", "duration"), ("state=x", "state"), ("sort=x", "sort"),
+                         ("since=2024-02-01T00:00:00Z&until=2024-01-01T00:00:00Z", "until")):
+        for path in (ALERTS, f"{ALERTS}/statistics"):
+            if (path, field) == (f"{ALERTS}/statistics", "sort"):
+                continue
+            answer = await client.get(f"{path}?{query}")
+            assert answer.status_code == 422 and answer.json()["error"]["problems"][0]["field"] == field, query
 
 
 async def test_an_idempotency_key_makes_one_alert(client: httpx.AsyncClient, server: Any) -> None:
@@ -120,6 +152,38 @@ async def test_a_hook_takes_json_and_the_same_message_once(client: httpx.AsyncCl
     [hook] = (await client.get(HOOKS)).json()["items"]
     assert "cannot become" in hook["error"] and "path" not in hook
     assert (await client.get(f"{ALERTS}")).json()["total"] == 1
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    pytest.param({"ticker": {"a": 1}}, "ticker", id="an object for a ticker"),
+    pytest.param({"ticker": True}, "ticker", id="a truth"), pytest.param({"ticker": "a\0"}, "ticker", id="null"),
+    pytest.param({"durationStrategy": "medium"}, "durationStrategy", id="duration"),
+    pytest.param({"instrument": ["STOCKS"]}, "instrument", id="a list"),
+    pytest.param({"reason": {"a": 1}}, "reason", id="reason"), pytest.param({"key": [1]}, "key", id="a list for a key"),
+    pytest.param({"key": "k" * 201}, "key", id="a long key"), pytest.param({"state": "closed"}, "id", id="no id"),
+    pytest.param({"id": 1}, "state", id="no state"), pytest.param({"start": "0x64"}, "start", id="hexadecimal"),
+    pytest.param({"start": "1_00"}, "start", id="underscore"), pytest.param({"start": None}, "start", id="none"),
+    pytest.param({"start": "69,5", "target": "70,5", "stop": "68,5"}, "start", id="commas before a fraction")])
+async def test_messages_of_hooks_are_taken_for_what_they_are(client: httpx.AsyncClient, change: dict[str, Any],
+                                                             field: str) -> None:
+    path = (await client.post(HOOKS, json={"name": "chart"})).json()["path"]
+    answer = await client.post(path, json=ALERT | change)
+    assert answer.status_code == 422 and field in {each["field"] for each in answer.json()["error"]["problems"]}
+    assert (await client.get(ALERTS)).json()["total"] == 0
+    number = await client.post(path, json=ALERT | {"ticker": 7203, "key": 5, "durationStrategy": None})
+    assert number.status_code == 201 and (await client.get(f"{ALERTS}?ticker=7203")).json()["total"] == 1
+
+
+@pytest.mark.parametrize(("defaults", "field"), [
+    ({"instrument": "TULIPS"}, "defaults.instrument"), ({"durationStrategy": "medium"}, "defaults.durationStrategy"),
+    ({"start": "abc"}, "defaults.start"), ({"ticker": {"a": 1}}, "defaults.ticker"),
+    ({"market": "x"}, "defaults.market"), ({"key": "k"}, "defaults"), ({"id": 1}, "defaults"),
+    ({"symbol": "x"}, "defaults")])
+async def test_defaults_that_no_message_can_have_are_refused(client: httpx.AsyncClient, defaults: dict[str, Any],
+                                                             field: str) -> None:
+    answer = await client.post(HOOKS, json={"name": "chart", "defaults": defaults})
+    assert answer.status_code == 422 and answer.json()["error"]["problems"][0]["field"] == field
+    assert (await client.get(HOOKS)).json()["items"] == []
 
 
 async def test_a_hook_takes_text_of_its_template(client: httpx.AsyncClient) -> None:
