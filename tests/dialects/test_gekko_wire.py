@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from engine.candle_store import CandleStore
@@ -264,12 +264,19 @@ def test_many_at_once(client: httpx.Client) -> None:
         assert answer.json().get("performanceReport") == cases()[name]["backtest"].get("performanceReport")
 
 
-def test_a_warm_backtest_takes_a_moment(client: httpx.Client) -> None:
+def processor_time(server: ServerProcess) -> float:
+    """Seconds that a server and its workers have taken of the processors."""
+    process = psutil.Process(server.process.pid)
+    used = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in used)
+
+
+def test_a_warm_backtest_takes_a_moment(client: httpx.Client, server: ServerProcess) -> None:
     """Two months of minutes; the bound is far above what it takes on an idle machine, and far below Gekko's seconds."""
     request = cases()["MACD-60-10"]["request"]
     took = []
     for _ in range(5):
-        begun = time.monotonic()
+        begun = processor_time(server)
         assert client.post("/api/backtest", json=request).status_code == 200
-        took.append(time.monotonic() - begun)
+        took.append(processor_time(server) - begun)
     assert min(took) < 1.0

@@ -12,10 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from engine import sandbox
+from engine import model_process, sandbox
 from engine.model_process import Ending, ModelProcess
 from engine.sandbox import Box, Isolation, Plan, interpreter_folders, isolation, plan_of
 
+UNBOXED = Isolation(kind="limits", reason="for the test")
 PYTHON = Path(sys.executable)
 FOLDERS = interpreter_folders(PYTHON)
 SMALL = Plan(name="test", cpu=2000, memory=200, disk=8, processes=20, output=1, seconds=30.0)
@@ -49,14 +50,16 @@ def run(folder: Path, script: str, plan: Plan = SMALL, *, network: bool = False,
     return heard
 
 
+def _without_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (sandbox, model_process, sys.modules[__name__]):
+        monkeypatch.setattr(module, "isolation", lambda: UNBOXED)
+
+
 @pytest.fixture(params=["bubblewrap", "limits"])
 def kept_apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of running, the one without bubblewrap too where it is there."""
     if request.param == "limits":
-        found = Isolation(kind="limits", reason="for the test")
-        monkeypatch.setattr(sandbox, "isolation", lambda: found)
-        monkeypatch.setattr("engine.model_process.isolation", lambda: found)
-        monkeypatch.setattr(sys.modules[__name__], "isolation", lambda: found)
+        _without_box(monkeypatch)
     else:
         assert isolation().kind == "bubblewrap", isolation().reason
     return str(request.param)
@@ -119,7 +122,7 @@ child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.sig
                          start_new_session=True)
 print("up"); time.sleep(60)
 """, stopped=lambda heard: bool(heard.lines))
-    assert deaf.ending.stopped and time.monotonic() - began < 20
+    assert deaf.ending.stopped and time.monotonic() - began < 50
     assert not _left("import signal, time; signal.signal(2, 1); time.sleep(60)")
 
 
@@ -216,6 +219,44 @@ for folder in ("/home/model", "/tmp"):
         total, number = map(int, text.split())
         assert 6_000_000 <= total <= 8 * 2**20 and number == 28
     assert len(heard.texts("stdout")) == 2
+
+
+@pytest.fixture
+def only_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without bubblewrap."""
+    _without_box(monkeypatch)
+
+
+def test_without_a_box_too_many_processes_are_ended_with_all_they_start(only_limits: None, tmp_path: Path) -> None:
+    """Every child starts another as soon as it is there, in a session of its own: none is below the first process."""
+    chain = """
+import subprocess, sys, time
+if int(sys.argv[1]):
+    subprocess.Popen([sys.executable, "-I", "-c", sys.argv[2], str(int(sys.argv[1]) - 1), *sys.argv[2:]],
+                     start_new_session=True)
+else:
+    time.sleep(60)
+time.sleep(60 * (int(sys.argv[1]) % 2))
+"""
+    heard = run(tmp_path / "m", f"""
+import subprocess, sys, time
+for _ in range(5):
+    subprocess.Popen([sys.executable, "-I", "-c", {chain!r}, "40", {chain!r}, {str(tmp_path)!r}])
+time.sleep(60)
+""", replace(SMALL, memory=4000))
+    assert heard.ending.reason == "more than the 20 processes that the plan test allows"
+    assert not _left(str(tmp_path))
+
+
+def test_without_a_box_a_disk_filler_is_ended(only_limits: None, tmp_path: Path) -> None:
+    heard = run(tmp_path / "m", """
+import time
+for number in range(10_000):
+    with open(f"{number}", "wb") as file:
+        file.write(b"x" * 1_000_000)
+    time.sleep(0.01)
+""")
+    assert heard.ending.reason == "its files take more than the 8 MiB that the plan test allows"
 
 
 @needs_box

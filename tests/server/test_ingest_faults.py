@@ -82,7 +82,7 @@ async def test_every_acknowledged_entry_is_there_once_after_each_kill(tmp_path: 
                 await asyncio.to_thread(wait_until, lambda output=output: output.stat().st_size > 8_000)
                 await asyncio.sleep(chance.uniform(0.0, 0.3))  # not always at the same point of its work
                 server.kill()
-                assert await asyncio.to_thread(bots.wait, 30) == 0
+                assert await asyncio.to_thread(bots.wait, 90) == 0
             finally:
                 bots.kill()
                 bots.wait()
@@ -185,12 +185,12 @@ async def test_readers_that_read_nothing_never_slow_ingest(tmp_path: Path) -> No
         await post(api, "first")
 
         async def rate() -> float:
-            """Seconds for 20 requests of 100 lines, each of 500 characters."""
+            """Seconds of a processor for 20 requests of 100 lines, each of 500 characters."""
             body = "\n".join([json.dumps({"kind": "log", "line": "x" * 500})] * 100)
-            began = time.perf_counter()
+            began = time.process_time()
             for _ in range(20):
                 assert (await api.post("/events?model=m", content=body)).status_code == 200
-            return time.perf_counter() - began
+            return time.process_time() - began
 
         await rate()
         alone = min([await rate() for _ in range(2)])
