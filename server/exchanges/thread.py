@@ -4,12 +4,13 @@ megabytes of JSON, and would hold up every stream if it did so on the server's l
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from engine.errors import Unavailable
 
 __all__ = ["LoopThread"]
 
+FAREWELL: Final = 5.0  # seconds
 T = TypeVar("T")
 
 
@@ -51,15 +52,16 @@ class LoopThread:
         try:
             loop.run_forever()
         finally:
-            for task in (tasks := asyncio.all_tasks(loop)):
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            _cancel(loop)
+            if farewells := asyncio.all_tasks(loop):  # begun by what was cancelled: connections being closed
+                loop.run_until_complete(asyncio.wait(farewells, timeout=FAREWELL))
+                _cancel(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
 
     async def close(self) -> None:
-        """Cancel what runs and end the thread."""
+        """Cancel what runs and end the thread; what that begins, to end well, has its time."""
         self._closed = True
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
@@ -67,3 +69,9 @@ class LoopThread:
         self._loop = None
         loop.call_soon_threadsafe(loop.stop)
         await asyncio.to_thread(thread.join)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop) -> None:
+    for task in (tasks := asyncio.all_tasks(loop)):
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
