@@ -54,6 +54,6 @@ def text_field(data: dict[str, Any], name: str, most: int) -> str:
     if data.get(name) is None:
         raise BodyProblem(21, name, "this field is needed", f"send text of 1 to {most} characters")
     value = data[name]
-    if not isinstance(value, str) or not 1 <= len(value) <= most:
+    if not isinstance(value, str) or not 1 <= len(value) <= most or "\0" in value:
         raise BodyProblem(22, name, "this is not right", f"send text of 1 to {most} characters")
     return value

@@ -65,6 +65,7 @@ async def test_a_login_has_the_documented_shape(client: httpx.AsyncClient, admin
     pytest.param(b"", 400, 20, id="empty"), pytest.param(b'{"email": "a@b.c"}', 400, 21, id="no password"),
     pytest.param(b'{"email": 5, "password": "x"}', 400, 22, id="email"),
     pytest.param(b'{"email": "a@b.c", "password": "%s"}' % (b"x" * 31), 400, 22, id="long password"),
+    pytest.param(b'{"email": "a\\u0000@b.c", "password": "x"}', 400, 22, id="null"),
     pytest.param(b'{"email": "a@b.c", "password": "wrong"}', 401, 13, id="unknown"),
     pytest.param(b'{"email": "ann@example.org", "password": "wrong"}', 401, 13, id="wrong"),
     pytest.param(b'{"email": "operator", "password": "x"}', 401, 13, id="operator")])
