@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import psutil
 
+from engine.model_tree import MARK, ModelTree, memory_of, processor_time_of
 from engine.sandbox import Box, isolation
 
 __all__ = ["ENTRIES", "Ending", "ModelProcess", "Usage"]
 
 ENTRIES: Final = "WORKBENCH_ENTRIES"
-MARK: Final = "WORKBENCH_MODEL_PROCESS"
 PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 TICK: Final = 0.2
 GRACE: Final = 4.0
@@ -40,9 +39,10 @@ LINE: Final = 8192
 RATE: Final = 2000
 """Lines a second that are kept of each pipe; those beyond are counted and left out."""
 
+WEIGH: Final = 1.0
+"""Seconds between looks at its files, where no box limits them."""
+
 _READ: Final = 2**16
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_CLOCK: Final = os.sysconf("SC_CLK_TCK")
 _ENTRY: Final = 32 * 2**20
 _PROGRESS: Final = re.compile(r"Progress:\s*\[[^\]]*\]\s*([0-9.]+)\s*%")
 
@@ -85,6 +85,9 @@ class ModelProcess:
     """`inner` is the command line in the box; without bubblewrap it is started in `folder`. `slot` tells models apart
     that run at once.
 
+    Where there is no box, `mark` tells the model's processes from others, and `disk` is the folder whose size the plan
+    limits (`folder` unless it is given).
+
     `on_line(pipe, text)` hears every line ("stdout" or "stderr"), `on_entry(object)` what the reporter writes,
     `on_progress(fraction)` the progress bar, `on_usage(usage)` what it uses, about once a second.
     """
@@ -93,25 +96,30 @@ class ModelProcess:
     inner: Sequence[str]
     slot: int = 0
     folder: Path | None = None
+    disk: Path | None = None
     on_line: Callable[[str, str], None] = lambda pipe, text: None
     on_entry: Callable[[Mapping[str, Any]], None] = lambda entry: None
     on_progress: Callable[[float], None] = lambda fraction: None
     on_usage: Callable[[Usage], None] = lambda usage: None
     grace: float = GRACE
     usage: Usage = field(default_factory=Usage)
-    _mark: str = field(default_factory=lambda: secrets.token_hex(8))
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
     _lines: int = 0
     _dropped: int = 0
     _tracebacks: int = 0
     _printed: int = 0
     _past_cpu: dict[int, float] = field(default_factory=dict)
+    _weighed: float = 0.0
+    _weight: int = 0
+    _boxed: bool = field(init=False)
+    _tree: ModelTree = field(init=False)
 
     def run(self, stopped: Callable[[], bool] = lambda: False) -> Ending:
         """Start the process and see it through. `stopped` is asked several times a second; True ends the model with
         SIGINT, and after the grace time with SIGKILL."""
         entries_read, entries_write = os.pipe()
         try:
-            given = {ENTRIES: str(entries_write), MARK: self._mark}
+            given = {ENTRIES: str(entries_write), MARK: self.mark}
             box = replace(self.box, environment={**self.box.environment, **given})
             with _started(box.command(self.inner, slot=self.slot), box.environment) as (command, environment, fds):
                 process = subprocess.Popen(
@@ -123,6 +131,8 @@ class ModelProcess:
         finally:
             os.close(entries_write)
         assert process.stdout is not None and process.stderr is not None
+        self._boxed = isolation().kind == "bubblewrap"
+        self._tree = ModelTree(process.pid, self.mark, boxed=self._boxed)
         try:
             with selectors.DefaultSelector() as selector, process.stdout, process.stderr, \
                     os.fdopen(entries_read, "rb", buffering=0) as entries:
@@ -131,7 +141,7 @@ class ModelProcess:
                     selector.register(pipe, selectors.EVENT_READ, _Pipe(name))
                 return self._see_through(process, selector, stopped)
         finally:
-            self._kill(process)
+            self._tree.kill()
             process.wait()
 
     # -- the loop
@@ -146,13 +156,13 @@ class ModelProcess:
                 self._read(selector, key)
             now = time.monotonic()
             if paused and now >= paused:
-                self._signal(process, signal.SIGCONT)
+                self._tree.signal(signal.SIGCONT)
                 paused = 0.0
             if now - looked >= TICK:
-                over = self._look(process, now - looked)
+                over = self._look(now - looked)
                 looked = now
                 if over and not paused and not interrupted:
-                    self._signal(process, signal.SIGSTOP)
+                    self._tree.signal(signal.SIGSTOP)
                     paused = now + over
                 if now - told >= 1.0:
                     told = now
@@ -160,15 +170,15 @@ class ModelProcess:
             if not reason:
                 reason = self._broken(now - began)
                 if reason:
-                    self._kill(process)
+                    self._tree.kill()
             if not asked and stopped():
                 asked, interrupted = True, now
-                self._signal(process, signal.SIGCONT)
-                self._signal(process, signal.SIGINT)
+                self._tree.signal(signal.SIGCONT)
+                self._tree.signal(signal.SIGINT)
             if interrupted and now - interrupted > self.grace:
-                self._kill(process)
+                self._tree.kill()
             if process.poll() is not None:
-                self._kill(process)  # what it left behind, where no process namespace does that
+                self._tree.kill()  # what it left behind, where no process namespace does that
                 self._drain(selector)
                 return self._ending(process, reason, asked)
 
@@ -179,9 +189,24 @@ class ModelProcess:
             return f"out of memory: the plan {plan.name} has {plan.memory} MiB"
         if plan.seconds is not None and seconds > plan.seconds:
             return f"time limit of {plan.seconds:g} s exceeded"
+        if not self._boxed and self.usage.processes > plan.processes:  # in a box the system holds it to that
+            return f"more than the {plan.processes} processes that the plan {plan.name} allows"
+        if not self._boxed and self._written() > plan.disk * 2**20:
+            return f"its files take more than the {plan.disk} MiB that the plan {plan.name} allows"
         if self._printed > plan.output * 2**20:
             return f"it printed more than the {plan.output} MiB that the plan {plan.name} allows"
         return ""
+
+    def _written(self) -> int:
+        """Bytes of the files below its folder; looked up once a second."""
+        now = time.monotonic()
+        if (folder := self.disk or self.folder) is not None and now - self._weighed >= WEIGH:
+            self._weighed, self._weight = now, 0
+            for path, _, names in os.walk(folder):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        self._weight += os.lstat(os.path.join(path, name)).st_blocks * 512
+        return self._weight
 
     def _ending(self, process: subprocess.Popen[bytes], reason: str, asked: bool) -> Ending:
         code = process.returncode
@@ -301,78 +326,20 @@ class ModelProcess:
 
     # -- the tree of processes
 
-    def _tree(self, process: subprocess.Popen[bytes]) -> list[int]:
-        """Process ids of the model. Below bubblewrap nothing can leave the tree; else those that carry our mark belong
-        to it too."""
-        found = [process.pid, *_descendants(process.pid)]
-        if isolation().kind != "bubblewrap":
-            known = set(found)
-            for each in psutil.process_iter():
-                with contextlib.suppress(psutil.Error):
-                    if each.pid not in known and each.environ().get(MARK) == self._mark:
-                        found.append(each.pid)
-        return found
-
-    def _look(self, process: subprocess.Popen[bytes], seconds: float) -> float:
+    def _look(self, seconds: float) -> float:
         """Take stock of memory and processor time; how long to hold the tree still, 0 while it keeps to its share."""
         memory, used = 0, 0.0
         clocks: dict[int, float] = {}
-        for pid in self._tree(process):
+        for pid in self._tree.pids():
             with contextlib.suppress(OSError, ValueError, IndexError):
-                memory += _resident(pid)
-                clocks[pid] = _processor_time(pid)
+                memory += memory_of(pid)
+                clocks[pid] = processor_time_of(pid)
                 used += clocks[pid] - self._past_cpu.get(pid, 0.0)
         self._past_cpu = clocks
         self.usage = Usage(memory=memory, most=max(self.usage.most, memory), cpu=self.usage.cpu + max(0.0, used),
                            processes=len(clocks))
         share = self.box.plan.cpu / 1000
         return min(1.0, used / share - seconds) if used > share * seconds * 1.1 else 0.0
-
-    def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        """Signal the model's own processes: bubblewrap itself is passed over, or nothing could go on."""
-        for pid in self._tree(process):
-            with contextlib.suppress(OSError):
-                if _name(pid) != "bwrap":
-                    os.kill(pid, number)
-
-    def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        tree = self._tree(process)
-        if process.poll() is None:
-            process.kill()
-        for pid in tree:
-            if pid != process.pid:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-
-
-# What psutil says too, but it reads all of /proc for the children of one process, and this is asked for several times
-# a second for every model.
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
-                for child in map(int, file.read().split()):
-                    found += [child, *_descendants(child)]
-    return found
-
-
-def _resident(pid: int) -> int:
-    with open(f"/proc/{pid}/statm", "rb") as file:
-        return int(file.read().split()[1]) * _PAGE
-
-
-def _processor_time(pid: int) -> float:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        parts = file.read().rpartition(b")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / _CLOCK
-
-
-def _name(pid: int) -> str:
-    with open(f"/proc/{pid}/comm", "rb") as file:
-        return file.read().decode(errors="replace").strip()
 
 
 @contextlib.contextmanager

@@ -5,14 +5,12 @@ job, what happens is said through `emit`, and it holds its thread until the mode
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from engine import archive
+from engine import archive, model_scratch
 from engine.errors import WorkbenchError
 from engine.model_process import ModelProcess, Usage
 from engine.sandbox import HOME, MODEL, Box, Plan, interpreter_folders, isolation
@@ -50,10 +48,10 @@ class ModelJob:
 def run(job: ModelJob, emit: Emit, stopped: Callable[[], bool] = lambda: False) -> str:
     """See the model through; "done", "failed" or "stopped", which `emit` heard with its reasons. Never raises for what
     is wrong with the model."""
-    job.scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="model-", dir=job.scratch))
+    model_scratch.sweep(job.scratch)
     try:
-        return _run(job, folder, emit, stopped)
+        with model_scratch.folder(job.scratch) as folder:
+            return _run(job, folder, emit, stopped)
     except WorkbenchError as error:
         kind = "stopped" if stopped() else "failed"
         emit(kind, _end(str(error)))
@@ -61,8 +59,6 @@ def run(job: ModelJob, emit: Emit, stopped: Callable[[], bool] = lambda: False) 
     except OSError as error:
         emit("failed", _end(f"the model could not be started: {error}"))
         return "failed"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(error: str, **more: Any) -> dict[str, Any]:
@@ -70,11 +66,12 @@ def _end(error: str, **more: Any) -> dict[str, Any]:
 
 
 def _run(job: ModelJob, folder: Path, emit: Emit, stopped: Callable[[], bool]) -> str:
-    files = folder / "model"
+    files, temporary = folder / "model", folder / "tmp"
     about = archive.inspect(job.archive, name=job.name)
     archive.unpack(job.archive, files, name=job.name)
     folder.chmod(0o755)  # the model's user id reads it from inside the box
     _readable(files)
+    temporary.mkdir()
     requirements = (files / about.requirements).read_text(errors="replace") if about.requirements else ""
     if requirements.strip():
         emit("phase", {"message": "Installing Dependencies"})
@@ -94,11 +91,13 @@ def _run(job: ModelJob, folder: Path, emit: Emit, stopped: Callable[[], bool]) -
                   "PATH": f"{environment.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin", "HOME": work, "LANG": "C.UTF-8",
                   "PYTHONPATH": str(CHILD), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
                   "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg",
+                  **({} if boxed else {"TMPDIR": str(temporary)}),
                   **({"BACKTESTING": "1"} if job.kind == "backtest" else {}),
                   **job.environment, "WORKBENCH_JOB": json.dumps(told)})
     emit("phase", {"message": "Monitoring Active"})
     process = ModelProcess(
         box=box, inner=[str(environment.python), str(CHILD / "model_main.py")], slot=job.slot, folder=files,
+        disk=folder, mark=str(folder),
         on_line=lambda pipe, text: emit("log", {"line": text, "type": pipe}),
         on_entry=lambda entry: emit("entry", entry), on_progress=lambda done: emit("progress", {"progress": done}),
         on_usage=lambda usage: emit("usage", _usage(usage)))

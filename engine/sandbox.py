@@ -124,7 +124,8 @@ class Box:
         if isolation().kind == "bubblewrap":
             return _bubblewrap(self, inner, slot)
         # Processes are counted by user: the limit would count the server's own.
-        return [*(part for part in _limits(self.plan) if not part.startswith("--nproc")), *inner]
+        return [*(part for part in _limits(self.plan) if not part.startswith("--nproc")),
+                "setpriv", "--pdeathsig", "KILL", "--", *inner]  # it ends with its server, as a box does
 
 
 def _limits(plan: Plan) -> list[str]:

@@ -90,7 +90,7 @@ class Deployments:
                 self._change(connection, row.model_id, state="starting" if row.wanted == "running" else "stopped")
 
         await self._db.write(work)
-        await self.versions.sweep()
+        await asyncio.gather(self.versions.sweep(), self.lives.sweep())
         await self.look()
 
     async def look(self) -> None:

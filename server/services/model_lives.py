@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
-from engine import times
+from engine import model_scratch, times
 from engine.activity import Lifecycle
 from engine.deployment import Version
 from engine.errors import WorkbenchError
@@ -70,6 +70,7 @@ class Lives(Subscriber):
         self._activity = activity
         self._versions = versions
         self._data_dir = data_dir.absolute()
+        self._scratch = self._data_dir / "models"
         self._runner = runner
         self._by_run: dict[str, Life] = {}
         self._slot = -1
@@ -93,6 +94,11 @@ class Lives(Subscriber):
         """Ask the process of a run to end, if it has one here."""
         if (life := self._by_run.get(run)) is not None:
             life.end()
+
+    async def sweep(self) -> None:
+        """Remove what a server that was killed left of its models, and end those that still run."""
+        if found := await asyncio.to_thread(model_scratch.sweep, self._scratch):
+            log.warning("%d models of a server that was killed were ended", found)
 
     async def close(self) -> None:
         """End all processes."""
@@ -130,7 +136,7 @@ class Lives(Subscriber):
         job = ModelJob(
             kind=life.kind, archive=self._versions.path_of(version.sha256), name=version.file,  # type: ignore[arg-type]
             python=version.python, plan=plan, args=args, slot=life.slot, venvs=self._data_dir / "venvs",
-            scratch=self._data_dir / "models", environment=environment)
+            scratch=self._scratch, environment=environment)
         model = await self._activity.model(version.model)
         principal = Principal(name=f"model {model.id}", scopes=frozenset({"ingest"}), project=model.project,
                               model=model.id)

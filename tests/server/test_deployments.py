@@ -14,6 +14,7 @@ from engine import archive
 from engine.deployment import Deployment, Version
 from engine.errors import Invalid, NotFound
 from engine.model import Run
+from engine.model_scratch import PREFIX
 from server.config import Config
 from server.services import Services
 from server.services.versions import UPLOAD
@@ -143,6 +144,15 @@ async def test_what_uploads_left_that_were_cut_off_is_swept_away_at_the_start(ho
     await house.open()
     left = [path.name for path in data.rglob(f"{UPLOAD}*")]
     assert left == [f"{UPLOAD}new"] * 3, "another server may be busy with the new ones"
+
+
+async def test_what_a_killed_server_left_of_its_models_is_gone_after_the_start(house: House) -> None:
+    left = house.folder / "data" / "models" / f"{PREFIX}left"
+    (left / "model").mkdir(parents=True)
+    (left / "model" / "keys.json").write_text("secret")
+    await house.close()
+    await house.open()
+    assert not left.exists()
 
 
 async def test_a_damaged_archive_is_refused_and_nothing_of_it_is_kept(house: House) -> None:
