@@ -76,7 +76,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     import server.app
 
     monkeypatch.setattr(server.app, "DIALECTS", (*server.app.DIALECTS, Probe))
-    async with running_server(tmp_path, max_upload=6_000_000, idle_timeout=1.0) as running:
+    async with running_server(tmp_path, max_upload=6_000_000, idle_timeout=4.0) as running:
         yield running
 
 
@@ -87,7 +87,7 @@ async def client(server: Any) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def raw(server: Any, data: bytes, *, timeout: float = 30.0) -> bytes:
+async def raw(server: Any, data: bytes, *, timeout: float = 60.0) -> bytes:
     """Send bytes as they are and return all that comes until the server closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Any]:
-    async with running_server(tmp_path, idle_timeout=1.0) as server:
+    async with running_server(tmp_path, idle_timeout=4.0) as server:
         yield server
 
 
