@@ -19,16 +19,20 @@ currency is summed apart. Realised profit is net of the fees of entries and exit
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Final
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final
+
+from msgspec import Struct
 
 from engine.activity import Order
 from engine.pnl_fills import Fill, Fills, Key, curve
 from engine.pnl_symbols import Pair
 
-__all__ = ["DONE", "NEVER", "Fill", "Fills", "Key", "Ledger", "Position", "Roundtrip", "Unpriced", "curve", "executed",
-           "fill_of", "place_of"]
+__all__ = ["DONE", "NEVER", "AnyOrder", "Counted", "Fill", "Fills", "Key", "Ledger", "Position", "Roundtrip",
+           "Unpriced", "curve", "executed", "fill_of", "place_of"]
 
 DONE: Final = frozenset({"filled", "done", "closed", "executed", "complete", "completed", "settled", "fulfilled"})
 NEVER: Final = frozenset({"canceled", "cancelled", "rejected", "expired", "failed", "denied", "suspended", "error"})
@@ -39,11 +43,32 @@ _MOST: Final = 1e60
 BACK: Final = 64
 """Fills that a ledger can take back, to put a late or changed order in its place."""
 
-Price = Callable[[Order], float | None]
+
+class Counted(Struct, frozen=True):
+    """What counts of an order, named as in `Order`, which takes ten times as long to make."""
+
+    at: datetime
+    id: str
+    symbol: str
+    exchange: str
+    kind: str
+    side: str
+    size: float | None = None
+    funds: float | None = None
+    price: float | None = None
+    filled: float | None = None
+    status: str | None = None
+    executed_at: datetime | None = None
+    canceled_at: datetime | None = None
+    fee: float | None = None
+    fee_currency: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unpriced:
+AnyOrder = Order | Counted
+Price = Callable[[AnyOrder], float | None]
+
+
+class Unpriced(Struct, frozen=True, kw_only=True):
     """An executed order whose price nobody knows."""
 
     id: str
@@ -52,8 +77,7 @@ class Unpriced:
     currency: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Roundtrip:
+class Roundtrip(Struct, frozen=True, kw_only=True):
     """From flat to flat, or to the opposite side. `quantity` is all that was entered (positive), prices are means."""
 
     key: Key
@@ -142,14 +166,17 @@ class Position:
         self.trip_fees += fee
 
 
-@dataclass(slots=True)
-class _Step:
-    """What a fill found, so that it can be taken back: the position and the outside fees before it."""
+_STATE: Final = tuple(each.name for each in fields(Position))
+_state: Final = attrgetter(*_STATE)
+
+
+class _Step(Struct):
+    """What a fill found, so that it can be taken back: the position (its fields) and the outside fees before it."""
 
     found: Fill | Unpriced
     mark: int
     last: tuple[datetime, str] | None
-    before: Position | None = None
+    before: tuple[Any, ...] | None = None
     tripped: bool = False
     outside: float | None = None
 
@@ -170,14 +197,14 @@ class Ledger:
     steps: deque[_Step] = field(default_factory=lambda: deque(maxlen=BACK), compare=False, repr=False)
 
     @classmethod
-    def of(cls, orders: Iterable[Order], pair: Callable[[Order], Pair], price: Price) -> "Ledger":
+    def of(cls, orders: Iterable[AnyOrder], pair: Callable[[AnyOrder], Pair], price: Price) -> "Ledger":
         """The ledger of all orders (each id once), in whatever order they are given."""
         ledger = cls()
         for order in sorted(orders, key=place_of):
             ledger.add(order, pair, price)
         return ledger
 
-    def add(self, order: Order, pair: Callable[[Order], Pair], price: Price) -> bool:
+    def add(self, order: AnyOrder, pair: Callable[[AnyOrder], Pair], price: Price) -> bool:
         """Take an order in. False, and nothing done, if it is older than one taken or changes what counts of one."""
         mark = _mark(order)
         known = self.known.get(order.id)
@@ -190,7 +217,7 @@ class Ledger:
         self._enter(fill_of(order, pair(order), order.price if _good(order.price) else price(order)), mark)
         return True
 
-    def take(self, order: Order, pair: Callable[[Order], Pair], price: Price) -> bool:
+    def take(self, order: AnyOrder, pair: Callable[[AnyOrder], Pair], price: Price) -> bool:
         """As `add`, going back over the last fills if need be. False: what is here now must be computed anew."""
         if self.add(order, pair, price):
             return True
@@ -225,7 +252,7 @@ class Ledger:
         if position is None:
             position = self.positions[found.key] = Position(key=found.key, currency=found.currency)
         else:
-            step.before = replace(position)
+            step.before = _state(position)
         trip = position.book(found)
         if trip is not None:
             step.tripped = True
@@ -247,7 +274,7 @@ class Ledger:
         if step.before is None:
             del self.positions[found.key]
         else:
-            self.positions[found.key] = step.before
+            self.positions[found.key] = Position(**dict(zip(_STATE, step.before, strict=True)))
         if step.tripped:
             self.roundtrips.pop()
         if found.outside:
@@ -272,19 +299,24 @@ class Ledger:
         return found
 
 
-def executed(order: Order) -> bool:
+def executed(order: AnyOrder) -> bool:
     """Whether anything of the order counts as executed: the table above."""
-    status = (order.status or "").strip().lower().replace("-", "_").replace(" ", "_")
     if order.filled is not None:
         return order.filled > 0
-    if status in NEVER:
-        return False
-    if status in DONE or order.executed_at is not None:
-        return True
-    return order.canceled_at is None and order.kind == "market"
+    said = None if order.status is None else _said(order.status)
+    if said is not None:
+        return said
+    return order.executed_at is not None or (order.canceled_at is None and order.kind == "market")
 
 
-def fill_of(order: Order, pair: Pair, price: float | None) -> Fill | Unpriced:
+@lru_cache(maxsize=1024)
+def _said(status: str) -> bool | None:
+    """Whether a status says that an order was executed; None when it leaves that open."""
+    status = status.strip().lower().replace("-", "_").replace(" ", "_")
+    return False if status in NEVER else True if status in DONE else None
+
+
+def fill_of(order: AnyOrder, pair: Pair, price: float | None) -> Fill | Unpriced:
     """The fill of an executed order at a price (quote currency for a unit), unpriced without one."""
     key, at = (order.exchange, order.symbol), place_of(order)[0]
     amount = order.size if order.filled is None else order.filled
@@ -307,12 +339,12 @@ def fill_of(order: Order, pair: Pair, price: float | None) -> Fill | Unpriced:
                 outside=fee, outside_currency=paid_in)
 
 
-def place_of(order: Order) -> tuple[datetime, str]:
+def place_of(order: AnyOrder) -> tuple[datetime, str]:
     """What fills are ordered by: when it was executed, else placed; then the id."""
     return order.executed_at or order.at, order.id
 
 
-def _mark(order: Order) -> int:
+def _mark(order: AnyOrder) -> int:
     """A digest of what counts of an order; 0 when nothing of it was executed."""
     if not executed(order):
         return 0

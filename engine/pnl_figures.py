@@ -94,7 +94,8 @@ def curves_of(ledger: Ledger, marks: Marks, now: int) -> dict[str, Curve]:
     end = max(now, int(filled[-1]))
     width, opens = axis(int(filled[0]), end)
     closes = np.minimum(opens + width * times.SECOND, end)
-    time = np.union1d(np.concatenate((closes, [int(filled[0]) - 1])), filled)
+    time = np.sort(np.concatenate((closes, [int(filled[0]) - 1], filled)), kind="stable")  # runs that are sorted
+    time = time[np.append(True, time[1:] != time[:-1])]
     return {currency: Curve(time=time, profit=track.profit, gross=track.gross)
             for currency, track in tracks(ledger.fills, time, marks(time)).items()}
 

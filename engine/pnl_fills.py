@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from msgspec import Struct
 
 from engine import times
 
@@ -15,8 +16,7 @@ Key = tuple[str, str]
 """Exchange and symbol, as the bot says them."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fill:
+class Fill(Struct, frozen=True, kw_only=True):
     """`quantity` is the signed change of the position in units of the asset, `price` and `fee` are in `currency`.
     `outside` is a fee in a third currency `outside_currency`."""
 

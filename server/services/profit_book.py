@@ -4,7 +4,6 @@ A book is built from the rows of the orders in batches, and goes on from there w
 here blocks: use threads, one at a time for a book.
 """
 
-import heapq
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -14,9 +13,8 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from engine import times
-from engine.activity import Order
 from engine.model import Market
-from engine.pnl import Ledger, executed, place_of
+from engine.pnl import AnyOrder, Counted, Ledger, executed, place_of
 from engine.pnl_fills import Key
 from engine.pnl_symbols import Pair, pair_of
 from server.services.profit_prices import STALE, Prices
@@ -68,7 +66,7 @@ def look(connection: Connection, model: str, after: int | None
     return page[-1].seq if more else last, [data for data in found if not data.get("run")], more, points
 
 
-def order_of_event(data: Mapping[str, Any]) -> Order:
+def order_of_event(data: Mapping[str, Any]) -> Counted:
     """What counts of the order in an event of type `order`."""
     def instant(name: str) -> datetime | None:
         value = data.get(name)
@@ -76,23 +74,20 @@ def order_of_event(data: Mapping[str, Any]) -> Order:
 
     at = instant("at")
     assert at is not None
-    return Order(
-        model="", id=data["id"], symbol=data["symbol"], exchange=data.get("exchange") or "", side=data["side"],
-        kind=data["kind"], at=at, received_at=at, size=data.get("size"), funds=data.get("funds"),
+    return Counted(
+        id=data["id"], symbol=data["symbol"], exchange=data.get("exchange") or "", side=data["side"],
+        kind=data["kind"], at=at, size=data.get("size"), funds=data.get("funds"),
         price=data.get("price"), filled=data.get("filled"), status=data.get("status"),
         executed_at=instant("executed_at"), canceled_at=instant("canceled_at"), fee=data.get("fee"),
         fee_currency=data.get("fee_currency") or "")
 
 
-def _order_of_row(row: Any) -> Order:
-    def instant(value: int | None) -> datetime | None:
-        return None if value is None else times.instant(value)
-
-    at = times.instant(row[0])
-    return Order(
-        model="", id=row[1], symbol=row[2], exchange=row[3], kind=row[4], side=row[5], at=at, received_at=at,
-        size=row[6], funds=row[7], price=row[8], filled=row[9], status=row[10], executed_at=instant(row[11]),
-        canceled_at=instant(row[12]), fee=row[13], fee_currency=row[14])
+def _order_of_row(row: Any) -> Counted:
+    at, id, symbol, exchange, kind, side, size, funds, price, filled, status, executed_at, canceled_at, *fee = row
+    return Counted(
+        times.instant(at), id, symbol, exchange, kind, side, size, funds, price, filled, status,
+        None if executed_at is None else times.instant(executed_at),
+        None if canceled_at is None else times.instant(canceled_at), *fee)
 
 
 class Book:
@@ -107,7 +102,7 @@ class Book:
         self._priced: dict[str, float] = {}
         self._looked: dict[Key, list[int]] = {}
         self._whole = sorted_whole
-        self._waiting: list[tuple[tuple[datetime, str], Order]] = []
+        self._waiting: list[Counted] = []
 
     # -- building
 
@@ -116,8 +111,7 @@ class Book:
         even that was not enough `disordered` is set, and a new book must be `sorted_whole`."""
         found = [order for order in map(_order_of_row, rows) if executed(order)]
         self._look_up(found)
-        for order in found:
-            heapq.heappush(self._waiting, (place_of(order), order))
+        self._waiting += found
         if rows and not self._whole:
             self._add_until(times.instant(rows[-1][0]))
 
@@ -126,13 +120,19 @@ class Book:
         self._priced = {}
 
     def _add_until(self, at: datetime | None) -> None:
-        while self._waiting and (at is None or self._waiting[0][0][0] < at) and not self.disordered:
-            order = heapq.heappop(self._waiting)[1]
-            self.disordered = not self.ledger.take(order, self._pair, self._price)
+        self._waiting.sort(key=place_of)
+        count = len(self._waiting)
+        if at is not None:
+            count = bisect_left(self._waiting, at, key=lambda order: place_of(order)[0])
+        for order in self._waiting[:count]:
+            if not self.ledger.take(order, self._pair, self._price):
+                self.disordered = True
+                break
+        del self._waiting[:count]
 
     # -- going on
 
-    def take(self, found: Iterable[Order]) -> bool:
+    def take(self, found: Iterable[Counted]) -> bool:
         """Take orders of events in. False: the book must be built anew."""
         latest = {order.id: order for order in found}
         self._look_up([order for order in latest.values() if executed(order)])
@@ -166,7 +166,7 @@ class Book:
         return self._pairs[key].asset.upper() == market.asset.upper() if key in self._pairs else (
             pair_of(key[1]).asset.upper() == market.asset.upper())
 
-    def _pair(self, order: Order) -> Pair:
+    def _pair(self, order: AnyOrder) -> Pair:
         key = (order.exchange, order.symbol)
         pair = self._pairs.get(key)
         if pair is None:
@@ -177,12 +177,12 @@ class Book:
             self._pairs[key] = pair
         return pair
 
-    def _price(self, order: Order) -> float | None:
+    def _price(self, order: AnyOrder) -> float | None:
         return self._priced.get(order.id)
 
-    def _look_up(self, found: Sequence[Order]) -> None:
+    def _look_up(self, found: Sequence[Counted]) -> None:
         """Ask for the prices of orders that say none, all of a symbol at once."""
-        asked: dict[Key, list[Order]] = {}
+        asked: dict[Key, list[Counted]] = {}
         for order in found:
             if order.price is None or not order.price > 0:
                 asked.setdefault((order.exchange, order.symbol), []).append(order)
