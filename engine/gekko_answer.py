@@ -48,18 +48,19 @@ def write_answer(spec: BacktestSpec, store: CandleStore, file: Path, reporter: R
     """
     from engine.gekko_backtest import cut, simulate
     from engine.gekko_settings import read_settings
+    from engine.gekko_text import pieces
 
     config = spec.fill_options["config"]
     settings = read_settings(config)
     candles = _minutes(store, Market.parse(spec.markets[0]), config)
     report = simulate(settings, cut(config, settings, candles), watch=config["watch"],
                       advisor=config["tradingAdvisor"], reporter=reporter)
-    text = report.json()
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".part")
-    partial.write_bytes(text)
+    with partial.open("wb") as out:
+        out.writelines(pieces(report))
     partial.replace(file)
-    reporter.log(f"{READY}: {len(text)} bytes")
+    reporter.log(f"{READY}: {file.stat().st_size} bytes")
     return Held(store.root, candles)
 
 

@@ -56,7 +56,8 @@ def simulate(settings: Settings, candles: Candles, *, watch: Mapping[str, Any], 
     fee = 1.0 - settings.fee_percent / 100.0
     reporter = reporter or Reporter()
     reporter.progress(0.3, "Loading market data")
-    batches = _batches(settings, candles)
+    size = settings.size(len(candles))
+    batches = _batches(size, candles)
     width = candles.resolution
     second = candles.time // times.SECOND
     said = walk(settings.strategy, dict(settings.params), [_as_candles(candles, batches)], batches.start,
@@ -87,25 +88,27 @@ def simulate(settings: Settings, candles: Candles, *, watch: Mapping[str, Any], 
                        "cost": trading.cost, "amount": trading.amount, "price": trading.price, "asset": trading.asset,
                        "currency": trading.currency, "balance": trading.balance, "at": trading.at},
         roundtrip_columns=roundtrips,
-        candle_columns={"start": batches.start // times.SECOND, "open": batches.open, "high": batches.high,
-                        "low": batches.low, "close": batches.close, "vwp": batches.vwp, "volume": batches.volume,
-                        "trades": _counts(batches.trades), "portfolioValue": worth},
+        candle_columns={"start": batches.start // times.SECOND if size > 1 else second, "open": batches.open,
+                        "high": batches.high, "low": batches.low, "close": batches.close, "vwp": batches.vwp,
+                        "volume": batches.volume, "trades": _counts(batches.trades), "portfolioValue": worth},
         lines=said.indicators, fee=fee, fee_percent=settings.fee_percent, trail=settings.trail, shows=settings.shows,
         first_values=tuple(settings.silent(kind) for _, kind, _, _ in settings.shows),
         exported=settings.exported)
 
 
-def _batches(settings: Settings, candles: Candles) -> gekko_trader.Batches:
+def _batches(size: int, candles: Candles) -> gekko_trader.Batches:
     close = np.ascontiguousarray(candles.close)
     vwp = np.ascontiguousarray(candles.extra.get("vwp", close))
     if not np.isfinite(vwp).all():
         vwp = np.where(np.isfinite(vwp), vwp, close)
     counts = candles.extra.get("trades")
-    counts = np.zeros(len(close)) if counts is None else np.nan_to_num(counts)
+    if counts is None:
+        counts = np.zeros(len(close))
+    elif not np.isfinite(counts).all():
+        counts = np.nan_to_num(counts)
     opens, highs, lows, volumes = (np.ascontiguousarray(getattr(candles, name))
                                    for name in ("open", "high", "low", "volume"))
-    return gekko_trader.batch(settings.size(len(close)), candles.time, opens, highs, lows, close, vwp, volumes,
-                              np.ascontiguousarray(counts))
+    return gekko_trader.batch(size, candles.time, opens, highs, lows, close, vwp, volumes, np.ascontiguousarray(counts))
 
 
 def _as_candles(candles: Candles, batches: gekko_trader.Batches) -> Candles:

@@ -213,9 +213,9 @@ class GekkoReport:
 
     def json(self) -> bytes:
         """The same as JSON, made from the columns without the objects in between."""
-        from engine.gekko_text import text
+        from engine.gekko_text import pieces
 
-        return text(self)
+        return b"".join(pieces(self))
 
     def head(self) -> dict[str, Any]:
         """The answer without its lists."""

@@ -18,8 +18,9 @@ __all__ = ["load"]
 
 PACKAGES: Final = ("vectorbt", "vectorbt.base", "vectorbt.portfolio", "vectorbt.records", "vectorbt.utils")
 
-OPTIONAL: Final = ("IPython", "anywidget", "ccxt", "ipywidgets", "nbformat", "telegram")
-"""What vectorbt and plotly import where it is there, only to draw in notebooks, fetch candles and send messages."""
+OPTIONAL: Final = ("IPython", "anywidget", "ccxt", "coverage", "ipywidgets", "nbformat", "telegram")
+"""What vectorbt, plotly and numba import where it is there, only to draw in notebooks, fetch candles, send messages and
+count lines."""
 
 
 class _Package(ModuleType):

@@ -196,16 +196,18 @@ def warm_up() -> None:
     """Import what every backtest needs and run a tiny one, so that a first run is as quick as the rest."""
     import tempfile
 
+    from engine import vectorbt_parts
+
+    vectorbt_parts.load()
+
     import numpy as np
 
-    from engine import vectorbt_parts
     from engine.candle_store import CandleStore
     from engine.candles import Candles
     from engine.model import Market
     from engine.simulate import run
     from engine.spec import BacktestSpec
 
-    vectorbt_parts.load()
     bars = 60
     close = 100 + 5 * np.sin(np.arange(bars) / 4)
     market = Market("warm", "UP", "USD")

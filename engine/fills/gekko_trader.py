@@ -75,7 +75,13 @@ def _batch(size, opens, highs, lows, vwps, volumes, counts, high, low, vwp, volu
 
 def batch(size: int, time: np.ndarray, opens: np.ndarray, highs: np.ndarray, lows: np.ndarray, closes: np.ndarray,
           vwps: np.ndarray, volumes: np.ndarray, counts: np.ndarray) -> Batches:
-    """The candles of `size` given candles each; float64 columns of one length, `size` >= 1."""
+    """The candles of `size` given candles each; float64 columns of one length, `size` >= 1. Candles of one each are the
+    given ones, not copies, but for `vwp`, which is weighted and divided all the same."""
+    if size == 1:
+        vwp = opens.copy()
+        np.divide(vwps * volumes, volumes, out=vwp, where=volumes != 0.0)
+        return Batches(start=time, open=opens, high=highs, low=lows, close=closes, vwp=vwp, volume=volumes,
+                       trades=counts, last=np.arange(len(time), dtype=np.int64))
     rows = len(time) // size
     last = np.arange(1, rows + 1, dtype=np.int64) * size - 1
     first = last - (size - 1)
