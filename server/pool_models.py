@@ -5,6 +5,7 @@
 A model takes its plan's share of a host's `cpu` (thousandths of a core) and `memory` (MiB) for as long as it lives, and
 waits while no host has so much free. The hosts run the same function as this machine does, see the same data directory
 under the same path, and need bubblewrap as it does. When a host dies its models have failed; the deployment decides.
+When the server dies its models end: the next one starts them anew.
 """
 
 import asyncio
@@ -148,9 +149,16 @@ def run_model(task: str, topic: str, job: dict[str, Any]) -> str:
         worker.log_event(topic, [task, BEGUN, {"host": worker.address}])
         wanted = ModelJob(**{**job, "plan": Plan(**job["plan"]), "slot": int(task[:8], 16) % 10_000,
                              **{name: Path(job[name]) for name in ("archive", "venvs", "scratch")}})
-        return run(wanted, lambda kind, data: worker.log_event(topic, [task, kind, dict(data)]), stop.is_set)
+        return run(wanted, lambda kind, data: worker.log_event(topic, [task, kind, dict(data)]),
+                   lambda: stop.is_set() or _unwanted(worker, f"model-{task}"))
     finally:
         del stops[task]
+
+
+def _unwanted(worker: Any, key: str) -> bool:
+    """On a host: whether the server that asked for a task is gone, so that the scheduler has let go of it."""
+    found = worker.state.tasks.get(key)
+    return found is None or found.state != "executing"
 
 
 def note_stop(task: str, dask_worker: Any = None) -> bool:

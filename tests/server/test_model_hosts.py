@@ -9,12 +9,14 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from engine import archive
 from server.config import Config
 from server.services import Services
-from tests.harness import until
+from tests.harness import ServerProcess, until, wait_until
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,3 +117,23 @@ async def test_models_share_the_hosts_and_survive_the_loss_of_one(services: Serv
 
     await until(again, 90)
     assert (await deployments.get(str(unlucky))).restarts >= 1
+
+
+def test_models_on_hosts_end_with_their_server(hosts: Hosts, tmp_path: Path) -> None:
+    """One that went on would trade beside the one that the next server starts."""
+    data = tmp_path / "data"
+
+    def at_work() -> int:
+        return sum(str(data / "venvs") in " ".join(each.info["cmdline"] or ()) and each.info["name"] != "bwrap"
+                   for each in psutil.process_iter(["cmdline", "name"]))
+
+    server = ServerProcess("--model-hosts", hosts.address, data_dir=data, compute=False).start()
+    try:
+        with httpx.Client(base_url=server.url, headers={"token": server.token}, timeout=60) as client:
+            answer = client.post("/model/deploy", data={"name": "bot", "createNew": "True"},
+                                 files={"model": ("bot.py", FOREVER)})
+            assert answer.status_code == 200, answer.text
+        wait_until(lambda: at_work() == 1, 90)
+    finally:
+        server.kill()
+    wait_until(lambda: at_work() == 0, 60)
