@@ -3,7 +3,8 @@
 The orders of a model are read when its profit is first asked for; from then on its book grows by the orders of
 committed events. A late or changed order is put in its place, or, when that is far back, everything is computed anew;
 so it is when candles arrive that change the price of an order. Books are kept of the models asked for lately, figures
-of all. Everything is computed in threads, and only when somebody asks, or follows.
+of all. Everything is computed in threads, and only when somebody asks, or follows; but the books of those with many
+orders are begun at the start.
 """
 
 import asyncio
@@ -40,6 +41,8 @@ FILLS: Final = 1_000_000
 """Books in memory, and fills in all of them, before those asked for longest ago are dropped."""
 FIGURES: Final = 20_000
 """Models whose figures are remembered."""
+MANY: Final = 15_000
+"""Orders of a model from which on its book takes so long that it is made before somebody asks."""
 TICK: Final = 0.2
 EVERY: Final = 1.0
 """Seconds between two events of a followed model."""
@@ -99,6 +102,9 @@ class Profit(Subscriber):
     async def start(self) -> None:
         self._last = await self._events.last_id()
         self._db.subscribe(self)
+        for model in await self._db.read(_busiest):
+            self._wanted.setdefault(model)
+            self._asked.set()
         self._tasks = [asyncio.create_task(self._tick(), name="profit"),
                        asyncio.create_task(self._compute(), name="profit-background")]
 
@@ -373,3 +379,16 @@ class Profit(Subscriber):
                 if not first:
                     await asyncio.sleep(min(clock.monotonic() - began, EVERY))
             self._asked.clear()
+
+
+def _busiest(connection: Connection) -> list[str]:
+    """The models with `MANY` orders, those heard last first, as many as books are kept of."""
+    room, found = FILLS, []
+    query = select(models.c.id, models.c.orders).where(models.c.orders >= MANY).order_by(
+        models.c.heard_at.desc().nulls_last(), models.c.id)
+    for row in connection.execute(query):
+        room -= row.orders
+        if room < 0:
+            break
+        found.append(row.id)
+    return found

@@ -246,6 +246,23 @@ async def test_books_that_nobody_asks_for_go_and_come_back(desk: Desk, monkeypat
     assert (await desk.profit.figures("a")).totals["USD"].total == 4
 
 
+async def test_the_books_of_busy_models_are_made_at_the_start(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.say(*(order(n, "buy", 1.0, 100.0) for n in range(4)),
+                   *(OrderPlaced(model=name, id=str(n), symbol="BTC-USD", side="buy", size=1.0, price=100.0)
+                     for name, count in (("quiet", 3), ("busier", 6)) for n in range(count)))
+    monkeypatch.setattr(profits, "MANY", 4)
+    again = desk.another()
+    await again.start()
+    await until(lambda: {"bot", "busier"} <= again._books.keys())
+    assert again.known("bot")[0] is not None and "quiet" not in again._books
+    await again.close()
+    monkeypatch.setattr(profits, "FILLS", 9)  # room for one of them
+    third = desk.another()
+    await third.start()
+    assert list(third._wanted) == ["bot"]  # its task begins at the next turn of the loop
+    await third.close()
+
+
 async def test_orders_of_backtests_do_not_count(desk: Desk) -> None:
     await desk.say(order(1, "buy", 1, 100), order(2, "sell", 1, 900, run="6f1c2a52-7f0d-4a86-9a3c-5a3f0f0f7d11"))
     assert await desk.total() == 0
