@@ -17,7 +17,8 @@ __all__ = ["Cluster"]
 
 PLUGIN: Final = "workbench"
 MEND_AFTER: Final = 20.0
-CLOSE_TIMEOUT: Final = 5.0
+CLIENT_TIMEOUT: Final = 5.0  # seconds to close: a client whose scheduler is gone may never end that
+CLUSTER_TIMEOUT: Final = 30.0  # as long as a busy machine takes
 
 log = logging.getLogger("workbench.pool")
 
@@ -134,7 +135,7 @@ class Cluster:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         client, self.client = self.client, None
         cluster, self._cluster = self._cluster, None
-        for closing in (client, cluster):
+        for closing, timeout in ((client, CLIENT_TIMEOUT), (cluster, CLUSTER_TIMEOUT)):
             if closing is None:
                 continue
             try:
@@ -145,10 +146,10 @@ class Cluster:
                             os.kill(pid, signal.SIGKILL)
             except OSError as error:
                 log.debug("closing the pool: %s", error)
-            # A client whose scheduler is gone may never end its closing; wait_for would wait for it all the same.
+            # Not wait_for, which would wait for it all the same.
             ending = asyncio.ensure_future(closing.close())
             ending.add_done_callback(lambda task: task.cancelled() or task.exception())
-            await asyncio.wait([ending], timeout=CLOSE_TIMEOUT)
+            await asyncio.wait([ending], timeout=timeout)
 
 
 def _without_lost_connections(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
