@@ -26,8 +26,9 @@ from engine.sandbox import plan_of
 from server.services.activity import Activity
 from server.services.activity_backtests import DetachedBacktests
 from server.services.model_lives import Life, Lives, Runner
+from server.services.model_processes import insist
 from server.services.run_rows import COLUMNS, run_of
-from server.services.run_states import UPLOADED, change_state, stream_of
+from server.services.run_states import UPLOADED, change_state, stream_of, take_back
 from server.services.schedules import next_time
 from server.services.versions import Versions
 from server.store.database import Database
@@ -78,13 +79,14 @@ class Deployments:
     # -- life of the service
 
     async def start(self) -> None:
-        """Take up what should run; what ran when a former life of the server ended has failed."""
+        """Take up what should run; lives that a former life of the server left have failed, backtests begin again."""
         self._closing = self.lives.closing = False
 
         def work(connection: Connection) -> None:
             for row in connection.execute(select(runs.c.id).where(
-                    runs.c.state == "running", (runs.c.kind == "live") | _UPLOADED)).all():
+                    runs.c.state == "running", runs.c.kind == "live")).all():
                 change_state(connection, self._events, row.id, "failed", "running", error="server restarted")
+            take_back(connection, self._events, uploaded=True)
             for row in connection.execute(select(deployments).where(
                     deployments.c.state.in_(("running", "stopping")))).all():  # but nothing runs now
                 self._change(connection, row.model_id, state="starting" if row.wanted == "running" else "stopped")
@@ -337,7 +339,7 @@ class Deployments:
             return self._change(connection, model, state="waiting", error=reason[:2000], restarts=restarts,
                                 next_at=at + round(pause * times.SECOND)), pause
 
-        now, pause = await self._db.write(work)
+        now, pause = await insist(lambda: self._db.write(work), f"model {model}")
         if now.wanted == "running":
             self._plan_start(now, pause)
 
@@ -371,7 +373,7 @@ class Deployments:
             except NotFound:
                 return  # the model was deleted
             if self._closing:
-                return  # it is told of as "server restarted" at the next start
+                return  # it begins again at the next start
             await self._finish(life, row)
 
     async def _finish(self, life: Life, row: Any) -> None:
@@ -386,8 +388,9 @@ class Deployments:
             body = {"exchange": "", **life.result, "label": None, "description": row.notes or None}
             principal = Principal(name=row.owner, scopes=frozenset({"admin"}))
             try:
-                await self._detached.result(lambda: body, model=life.version.model, backtest_id=life.run,
-                                            principal=principal, dialect=UPLOADED)
+                await insist(lambda: self._detached.result(
+                    lambda: body, model=life.version.model, backtest_id=life.run, principal=principal,
+                    dialect=UPLOADED), f"run {life.run}")
             except WorkbenchError as error:
                 await self.lives.end_run(life.run, "failed", f"the result cannot be read: {error}")
 

@@ -17,7 +17,7 @@ from engine.errors import WorkbenchError
 from engine.model import Event, Principal
 from engine.model_runner import Emit, ModelJob, run
 from server.services.activity import Activity
-from server.services.model_processes import ModelProcess
+from server.services.model_processes import ModelProcess, insist
 from server.services.run_states import change_state, stream_of
 from server.services.versions import Versions
 from server.store.database import Database, Subscriber
@@ -216,7 +216,7 @@ class Lives(Subscriber):
                 change_state(connection, self._events, id, state, row.state, error=error,
                              **({"progress": 1.0} if state == "completed" else {}))
 
-        await self._db.write(work)
+        await insist(lambda: self._db.write(work), f"run {id}")
 
 
 @asynccontextmanager

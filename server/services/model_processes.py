@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, groupby, repeat
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ from engine.model import Principal
 from engine.model_runner import Emit, ModelJob, run
 from server.services.activity import Activity
 
-__all__ = ["ModelProcess"]
+__all__ = ["ModelProcess", "insist"]
 
 MOST_WAITING: Final = 5_000
 """Entries on their way to the database; beyond these the model waits."""
@@ -30,6 +30,8 @@ RESULTS: Final = ("backtest-result", "backtest-status")
 _DELAYS: Final = (0.1, 0.5, 2.0, 5.0)
 
 log = logging.getLogger("workbench.models")
+
+Result = TypeVar("Result")
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 
@@ -160,13 +162,19 @@ class ModelProcess:
 
     async def _insist(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do it, again and again while the database is away; None when it is refused for good."""
-        for delay in chain(_DELAYS, repeat(_DELAYS[-1])):
-            try:
-                return await work()
-            except Unavailable as error:
-                log.warning("model %s waits: %s", self._model, error)
-                await asyncio.sleep(delay)
-            except WorkbenchError as error:  # the model was deleted, say
-                log.warning("what model %s said could not be kept: %s", self._model, error)
-                return None
-        return None
+        try:
+            return await insist(work, f"model {self._model}")
+        except WorkbenchError as error:  # the model was deleted, say
+            log.warning("what model %s said could not be kept: %s", self._model, error)
+            return None
+
+
+async def insist(work: Callable[[], Awaitable[Result]], who: str) -> Result:
+    """Do it, again and again while the database is away. Raises what it raises for other reasons."""
+    for delay in chain(_DELAYS, repeat(_DELAYS[-1])):
+        try:
+            return await work()
+        except Unavailable as error:
+            log.warning("%s waits: %s", who, error)
+            await asyncio.sleep(delay)
+    raise AssertionError("delays never end")

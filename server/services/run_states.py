@@ -133,11 +133,12 @@ def _end(row: Any, state: str, final: Report, values: dict[str, Any],
     return items
 
 
-def take_back(connection: Connection, events: EventLog) -> int:
+def take_back(connection: Connection, events: EventLog, *, uploaded: bool = False) -> int:
     """Queue the backtests again that a former life of the server left running, once; the second time they fail.
-    Returns how many there were. (Those of uploaded models are not the pool's.)"""
+    Returns how many there were: of the pool, or those of uploaded models, which are not the pool's."""
+    whose = runs.c.dialect == UPLOADED if uploaded else runs.c.dialect != UPLOADED
     left = connection.execute(select(runs.c.id, runs.c.attempts).where(
-        runs.c.state == "running", runs.c.kind == "backtest", runs.c.dialect != UPLOADED)).all()
+        runs.c.state == "running", runs.c.kind == "backtest", whose)).all()
     for row in left:
         if row.attempts < MAX_ATTEMPTS:
             change_state(connection, events, row.id, "queued", "running", message="server restarted",

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from engine import archive
 from engine.deployment import Deployment, Version
-from engine.errors import Invalid, NotFound
+from engine.errors import Invalid, NotFound, Unavailable
 from engine.model import Run
 from engine.model_scratch import PREFIX
 from server.config import Config
@@ -250,6 +251,47 @@ async def test_a_backtest_of_an_upload_is_a_run_with_a_result(house: House) -> N
     assert states == ["queued", "running", "completed"]
     failed = await house.ends((await house.deployments.backtest(version, {})).id)
     assert failed.state == "failed" and str(failed.error).startswith("KeyError: 'start'")
+
+
+async def test_a_backtest_that_a_restart_cut_off_begins_again_once(house: House) -> None:
+    model = await house.model()
+    version = await house.upload(model, "import time; print('up', flush=True); time.sleep(600)")
+    run = await house.deployments.backtest(version, {})
+    for attempt in (1, 2):
+        async def up(attempt: int = attempt) -> bool:
+            return len(await house.told(f"run/{run.id}", "log")) == attempt
+
+        await until(up, 60)
+        await house.close()
+        await house.open()
+    done = await house.ends(run.id)
+    assert (done.state, done.error) == ("failed", "server restarted")
+    told = await house.told(f"run/{run.id}", "state")
+    assert [data["state"] for data in told] == ["queued", "running", "queued", "running", "failed"]
+    assert told[2]["message"] == "server restarted"
+
+
+async def test_what_ends_while_the_database_is_away_is_written_when_it_is_back(house: House) -> None:
+    """It is away for every writing of an end, twice each."""
+    write, tried = house.services.db.write, Counter[str]()
+
+    async def away(work: Any) -> Any:
+        name = work.__qualname__.partition(".<locals>")[0]
+        if name in ("Lives.end_run", "Deployments._after", "DetachedBacktests.result"):
+            tried[name] += 1
+            if tried[name] < 3:
+                raise Unavailable("the database is away", remedy="wait")
+        return await write(work)
+
+    house.services.db.write = away  # type: ignore[method-assign]
+    live, backtest = await house.model("live"), await house.model("backtest")
+    await house.deployments.run(await house.upload(live, "print('done')"))
+    run = await house.deployments.backtest(await house.upload(backtest, BACKTEST), {"start": 1577836800})
+    found = await house.reaches(live, "completed")
+    assert (await house.ends(found.run)).state == "completed"
+    assert (await house.ends(run.id)).state == "completed"
+    assert len((await house.services.runs.list(strategy=live)).items) == 1, "it lived once"
+    assert len(tried) == 3 and min(tried.values()) >= 3
 
 
 async def test_a_backtest_can_be_cancelled(house: House) -> None:
