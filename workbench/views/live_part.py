@@ -1,6 +1,7 @@
 """Parts of a page that are told what changed: words from the server to a script in the browser, and back."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -8,6 +9,7 @@ from panel.custom import JSComponent
 
 from engine.plots.style import Style
 from workbench.views.base import MARKUP_CSS, variables
+from workbench.views.say import said_at_once
 
 
 def colours(look: Style) -> str:
@@ -32,9 +34,11 @@ class LivePart(JSComponent):  # type: ignore[misc]
         raise NotImplementedError
 
     def tell(self, said: dict[str, Any]) -> None:
-        """Say something to those who listen; others ask for everything once they do."""
+        """Say something to those who listen; others ask for everything once they do. No document needs to be locked."""
         if self._ready:
-            self._send_msg(orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode())
+            text = orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
+            if not said_at_once(self, text):
+                self._send_msg(text)
 
     async def _handle_msg(self, data: dict[str, Any]) -> None:  # type: ignore[override]  # Panel awaits it
         if data.get("ask") == "ready":
@@ -65,3 +69,55 @@ class LiveTiles(LivePart):
 
     def whole(self) -> dict[str, Any]:
         return {"tiles": self.tiles}
+
+
+class Sight(LivePart):
+    """Whether what it stands in is looked at: the browser says so when it comes into the window or leaves it, and when
+    the page is hidden or shown. Until then it counts as seen. `turned` hears when it is seen again."""
+
+    _esm = "sight.js"
+
+    def __init__(self, turned: Callable[[], None] = lambda: None) -> None:
+        super().__init__(css="", height=0)
+        self._turned = turned
+        self._seeing: set[str] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._drawn = asyncio.Event()
+        self._took = 0.0
+
+    @property
+    def seen(self) -> bool:
+        """Whether somebody looks."""
+        return self._open.is_set()
+
+    async def opened(self) -> None:
+        """Until somebody looks."""
+        await self._open.wait()
+
+    async def drawn(self) -> float:
+        """Wait until the browser has drawn what it was sent before this; gives the seconds that it took."""
+        if not self._ready:
+            return 0.0
+        self._drawn.clear()
+        self.tell({"do": "draw"})
+        await self._drawn.wait()
+        return self._took
+
+    def whole(self) -> dict[str, Any]:
+        return {}
+
+    async def heard(self, name: str, data: dict[str, Any]) -> None:
+        if name == "drawn":
+            self._took = max(float(data.get("took") or 0), 0.0) / 1000
+            self._drawn.set()
+        elif name == "seen":
+            if data.get("on"):
+                self._seeing.add(str(data.get("me")))
+            else:
+                self._seeing.discard(str(data.get("me")))
+            if not self._seeing:
+                self._open.clear()
+            elif not self.seen:
+                self._open.set()
+                self._turned()

@@ -95,6 +95,7 @@ const cells = {
 };
 
 const figures = new Set(["number", "money", "percent"]);
+const FEW = 5;
 
 export function render({ model, el, view }) {
   const columns = model.columns, last = model.newest === "last";
@@ -118,6 +119,8 @@ export function render({ model, el, view }) {
   const table = element("table", { class: model.bare ? "bare" : "" }, element("caption", { class: "hidden" }, model.caption),
     element("thead", { class: model.bare ? "hidden" : "" }, element("tr", {}, ...names)), body);
   const scroll = element("div", { class: "rows", tabindex: "0", role: "region", "aria-label": model.caption });
+  // With more than a few rows it keeps its height: whenever it grew, all that stands around it would be laid out anew.
+  const hold = (count) => { if (model.tall) scroll.style.height = count > FEW ? `${model.tall}px` : ""; };
   if (model.tall) scroll.style.maxHeight = `${model.tall}px`;
   const empty = element("p", { class: "empty" }, model.placeholder);
   const further = element("button", { type: "button", class: "more" }, last ? "Load earlier" : "Load more");
@@ -223,6 +226,7 @@ export function render({ model, el, view }) {
     return found;
   };
   const frame = (count) => {
+    hold(count);
     empty.hidden = count > 0;
     empty.textContent = !filled ? (model.placeholder && "Loading …") : rows.size || searched || types.value ? "Nothing fits."
       : model.placeholder;
@@ -309,7 +313,10 @@ export function render({ model, el, view }) {
     if (model.page > 0 && !model.asks && !more) { shown += model.page; draw(); } else model.send_msg({ ask: "more" });
   });
   const ticking = setInterval(() => {
-    for (const each of body.querySelectorAll("time[data-at]")) each.textContent = ago(Number(each.dataset.at));
+    for (const each of body.querySelectorAll("time[data-at]")) {
+      const said = ago(Number(each.dataset.at));
+      if (each.textContent !== said) each.textContent = said;
+    }
   }, 1000);
   model.on("remove", () => clearInterval(ticking));
   const parts = last ? [further, table, empty] : [table, empty, further];

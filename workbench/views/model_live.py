@@ -9,7 +9,7 @@ what else costs the browser a drawing a little later, so that nobody's rows wait
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -18,7 +18,7 @@ from typing import Any, Final
 import panel as pn
 
 from engine import times
-from engine.activity import Model, Order
+from engine.activity import Model
 from engine.errors import Unavailable, WorkbenchError
 from engine.model import Event
 from engine.plots.style import Style
@@ -26,7 +26,7 @@ from workbench import theme
 from workbench.client import AsyncClient
 from workbench.client_models import order_of
 from workbench.views.base import explained
-from workbench.views.live_part import LiveTiles
+from workbench.views.live_part import LiveTiles, Sight
 from workbench.views.live_rows import LiveRows, words
 from workbench.views.model_details import Details
 from workbench.views.model_figures import Figures, figures_of
@@ -43,9 +43,13 @@ TABS: Final = ("Trading", "Log", "Calls", "Details", "Against a backtest")
 TILES: Final = ("Profit", "Today", "Unrealised", "Exposure", "Open positions", "Orders")
 GATHER: Final = 0.05
 """Seconds between two showings of what has arrived."""
+UNSEEN: Final = 2.0
+"""The same while nobody looks: so much is shown at once when somebody does."""
 DRAWN: Final = 0.4
 """Seconds from an order's row to its mark in the chart, and between two drawings of charts: long enough for the figures
 to be drawn with the mark, since drawing is what costs the browser most."""
+SHARE: Final = 0.05
+"""Of the time, at most, in which a browser draws charts: where many pages share a slow machine, rows go first."""
 AGAIN: Final = 1.0
 """Seconds until a model that could not be read is asked for again."""
 PULSE: Final = [
@@ -67,7 +71,7 @@ class ModelLive(pn.viewable.Viewer):
         self._after = self._log_after = 0
         self._loaded = False
         self._late: list[Callable[[], None]] = []
-        self._stirred = asyncio.Event()
+        self._stirred, self._undrawn = asyncio.Event(), asyncio.Event()
         self._connected = True
         self._opened: set[str] = set()
         self._following: asyncio.Task[None] | None = None
@@ -76,7 +80,8 @@ class ModelLive(pn.viewable.Viewer):
         self._problem = words("", self.look, visible=False)
         self._pulse = LiveRows(self.look, columns=PULSE, caption="State of the model", bare=True, placeholder="")
         self._tiles = LiveTiles(self.look, awaited=TILES)
-        self.trading = Trading(client, model_id, self.look, self.locked)
+        self._sight = Sight()
+        self.trading = Trading(client, model_id, self.look, self.locked, self._undrawn.set)
         self.log = Log(client, model_id, self.look)
         self.calls = Calls(client, model_id, self.look)
         self.details = Details(client, model_id, self.look)
@@ -85,7 +90,7 @@ class ModelLive(pn.viewable.Viewer):
                         for name in TABS}
         self._tabs = pn.Tabs(*self._places.items(), sizing_mode="stretch_width", margin=0)
         self._tabs.param.watch(self._turned, "active")
-        self._root = pn.Column(self._head, self._pulse, self._problem, self._tiles, self._tabs,
+        self._root = pn.Column(self._head, self._pulse, self._problem, self._tiles, self._tabs, self._sight,
                                sizing_mode="stretch_width", margin=0, styles={"gap": "10px"})
 
     def __panel__(self) -> pn.Column:
@@ -150,6 +155,7 @@ class ModelLive(pn.viewable.Viewer):
                     asyncio.TaskGroup() as tasks):
             tasks.create_task(self._show_rows(ear))
             tasks.create_task(self._show_rest(ear))
+            tasks.create_task(self._show_charts())
 
     def go_on(self) -> None:
         """Follow on the caller's own event loop, as a notebook has one; without a loop the view stays as it is."""
@@ -173,16 +179,19 @@ class ModelLive(pn.viewable.Viewer):
             events, lines = ear.take()
             self._after, self._log_after = ear.position(0), ear.position(1)
             if events or lines:
-                await self._change(partial(self._heard, events, lines))
+                await self._say(partial(self._hear, events, lines))
             if ear.asked or ear.connected != self._connected:
                 self._stirred.set()
             await asyncio.sleep(GATHER)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sight.opened(), UNSEEN)
 
     async def _show_rest(self, ear: Ear) -> None:
-        """Charts, figures and state."""
+        """Figures and state."""
         while True:
             await self._stirred.wait()
             await asyncio.sleep(DRAWN)
+            await self._sight.opened()
             self._stirred.clear()
             asked, rested = ear.asked, ear.rested
             ear.asked = ear.rested = False
@@ -191,56 +200,67 @@ class ModelLive(pn.viewable.Viewer):
             if asked and ear.problem is None and ear.model is not None and self.model is not None:
                 heard = max(filter(None, (ear.model.heard_at, self.model.heard_at)), default=None)
                 self.model = replace(ear.model, heard_at=heard)
-            made = await self.trading.prepare(figures) if figures is not None else None
             late, self._late = self._late, []
 
-            def change(late: list[Callable[[], None]] = late, made: Any = made, figures: Any = figures,
-                       asked: bool = asked) -> None:
+            def change(late: list[Callable[[], None]] = late, figures: Any = figures, asked: bool = asked) -> None:
                 for each in late:
                     each()
                 self._show_state()
                 if asked:
                     self._complain(ear.problem)
-                if figures is not None and made is not None:
+                if figures is not None:
                     self._show_tiles(figures)
-                    self.trading.profit(figures, made)
+                    self.trading.count(figures)
 
-            await self._change(change)
+            await self._say(change)
             if rested:
                 await self.trading.refresh()
+
+    async def _show_charts(self) -> None:
+        while True:
+            await self._undrawn.wait()
+            await asyncio.sleep(DRAWN)
+            self._undrawn.clear()
+            took = await self.trading.draw(self._change)
+            await asyncio.sleep(took * (1 / SHARE - 1))
+
+    async def _say(self, change: Callable[[], None]) -> None:
+        """Do something to parts of the page that need no lock; what it does to others, Panel does under the lock."""
+        if self._served:
+            _tried(change)
+        else:
+            await self._change(change)
 
     async def _change(self, change: Callable[[], None]) -> None:
         """Do something to the page under its document's lock, and wait until it is done."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def work() -> None:
-            try:
-                with self._one_message():
-                    change()
-            except Exception:
-                log.exception("a change of a model's page failed")
-            finally:
-                if not done.done():
-                    done.set_result(None)
+            with self._one_message():
+                _tried(change)
+            if not done.done():
+                done.set_result(None)
 
         self.locked(work)
         await done
 
     def _one_message(self) -> AbstractContextManager[None]:
         """All that is changed in this context goes to the browser at once."""
-        served = self.document is not None and self.document.session_context is not None
-        return pn.io.hold(self.document) if served else nullcontext()
+        return pn.io.hold(self.document) if self._served else nullcontext()
+
+    @property
+    def _served(self) -> bool:
+        return self.document is not None and self.document.session_context is not None
 
     def locked(self, change: Callable[[], None]) -> None:
         """Do something to Bokeh models: now in a notebook, else in the document's next tick."""
-        document = self.document
-        if document is None or document.session_context is None:
+        if self._served:
+            self.document.add_next_tick_callback(change)
+        else:
             change()
             pn.io.push_notebook(self._root)
-        else:
-            document.add_next_tick_callback(change)
 
-    def _heard(self, events: list[Event], lines: list[Event]) -> None:
+    def _hear(self, events: list[Event], lines: list[Event]) -> None:
         assert self.model is not None
         orders, calls = [], []
         for event in events:
@@ -256,7 +276,6 @@ class ModelLive(pn.viewable.Viewer):
                 self._lived(event)
         if orders:
             self.trading.heard(orders)
-            self._late.append(partial(self._draw, orders))
         if calls and "Calls" in self._opened:
             self.calls.heard(calls)
         if lines and "Log" in self._opened:
@@ -267,10 +286,6 @@ class ModelLive(pn.viewable.Viewer):
         if others and "Details" in self._opened:
             self._late.append(partial(self._tell, others))
         self._stirred.set()
-
-    def _draw(self, orders: list[Order]) -> None:
-        if self.trading.drawn(orders):
-            pn.state.execute(self.trading.begin)
 
     def _tell(self, events: list[Event]) -> None:
         assert self.model is not None
@@ -296,9 +311,8 @@ class ModelLive(pn.viewable.Viewer):
     # -- showing -------------------------------------------------------------------------------------------------
 
     async def _show_figures(self, figures: Figures) -> None:
-        made = await self.trading.prepare(figures)
         self._show_tiles(figures)
-        self.trading.profit(figures, made)
+        await self.trading.profit(figures)
 
     def _show_state(self) -> None:
         model = self.model
@@ -330,6 +344,14 @@ class ModelLive(pn.viewable.Viewer):
 
     def _show_tiles(self, figures: Figures) -> None:
         self._tiles.put(figures.tiles(self.model.orders if self.model else 0))
+
+
+def _tried(change: Callable[[], None]) -> None:
+    """A change that fails is written down, and the page goes on."""
+    try:
+        change()
+    except Exception:
+        log.exception("a change of a model's page failed")
 
 
 def _told(task: asyncio.Task[None]) -> None:

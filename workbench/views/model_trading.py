@@ -1,6 +1,6 @@
 """A model's trading: price with orders, profit, positions, and the orders themselves, linked by a click."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -18,6 +18,7 @@ from engine.plots.style import Style
 from workbench.client import AsyncClient
 from workbench.client_models import Rows
 from workbench.views.drawing import beside, grow
+from workbench.views.live_part import Sight
 from workbench.views.live_rows import LiveRows, words
 from workbench.views.model_figures import Figures, curve_of, positions_of
 from workbench.views.model_price import Locked, PriceChart
@@ -46,10 +47,16 @@ class Made:
 
 
 class Trading:
-    """The first tab. `view` is its layout."""
+    """The first tab. `view` is its layout. Rows are shown as they come; charts are brought up to date by `draw`, while
+    somebody looks at them. `stirred` hears when there is something to draw."""
 
-    def __init__(self, client: AsyncClient, model: str, look: Style, locked: Locked) -> None:
+    def __init__(self, client: AsyncClient, model: str, look: Style, locked: Locked,
+                 stirred: Callable[[], None] = lambda: None) -> None:
         self._client, self._model, self._look, self._locked = client, model, look, locked
+        self._stirred = stirred
+        self._undrawn: dict[str, Order] = {}
+        self._uncounted = self._stale = False
+        self._price_sight, self._profit_sight = Sight(stirred), Sight(stirred)
         self._cursor: str | None = None
         self._chart: PriceChart | None = None
         self._profit: list[Drawing] = []
@@ -86,10 +93,11 @@ class Trading:
 
         self.view = pn.Column(
             part(pn.FlexBox(words("<h2>Price and orders</h2>", look, styles={"flex": "1 1 160px"}), self._symbol,
-                            sizing_mode="stretch_width", margin=0, align_items="center"), self._price, self._note),
+                            sizing_mode="stretch_width", margin=0, align_items="center"), self._price, self._note,
+                 self._price_sight),
             part(pn.FlexBox(words("<h2>Profit</h2>", look, styles={"flex": "1 1 160px"}), self._money,
                             sizing_mode="stretch_width", margin=0, align_items="center"), self._curves,
-                 self._curve_note),
+                 self._curve_note, self._profit_sight),
             part(self.positions, title="Positions"), part(self.orders, title="Orders"),
             sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
 
@@ -132,6 +140,8 @@ class Trading:
         self._price[:] = [pn.pane.Bokeh(self._chart.figure, sizing_mode="stretch_width", margin=0)]
         assert self._chart.zoom is not None
         self._say()
+        if self._undrawn:  # they came while the chart was made
+            self._stirred()
 
     def _say(self) -> None:
         if self._chart is not None:
@@ -142,8 +152,9 @@ class Trading:
             pn.state.execute(partial(self._open, event.new))
 
     def heard(self, orders: list[Order]) -> None:
-        """Show the rows of orders that were followed; the document may be changed now."""
+        """Show the rows of orders that were followed, and keep them for the chart."""
         latest = {order.id: order for order in orders}  # of several words about one order the last counts
+        self._keep(latest)
         self._orders |= latest
         for id in list(self._orders)[:max(len(self._orders) - 2 * DRAWN, 0)]:
             del self._orders[id]
@@ -157,20 +168,51 @@ class Trading:
         if oldest is not None:
             self._until = oldest["at"]
 
-    def drawn(self, orders: list[Order]) -> bool:
-        """Show these orders in the chart; the document may be changed now. Gives whether a chart must be begun."""
-        latest = {order.id: order for order in orders}
-        for order in latest.values():
+    def _keep(self, latest: Mapping[str, Order]) -> None:
+        """The newest orders that the chart has yet to show; it never shows more."""
+        for id, order in latest.items():
             if order.symbol not in self._symbols:
                 self._symbols.append(order.symbol)
+            self._undrawn.pop(id, None)
+            if self._chart is None or order.symbol == self._chart.symbol:
+                self._undrawn[id] = order
+        for id in list(self._undrawn)[:max(len(self._undrawn) - DRAWN, 0)]:
+            del self._undrawn[id]
+        self._stirred()
+
+    async def draw(self, change: Callable[[Callable[[], None]], Awaitable[None]]) -> float:
+        """Bring the charts that are looked at up to date; `change` does something under the document's lock. Gives the
+        seconds that the browser took to draw them; others wait until somebody looks."""
+        if self._stale and self._price_sight.seen:
+            await self.refresh()
+        orders = self._price_sight.seen and bool(self._undrawn)
+        figures = self._figures if self._uncounted and self._profit_sight.seen else None
+        if not orders and figures is None:
+            return 0.0
+        made = None
+        if figures is not None:
+            self._uncounted = False
+            made = await self.prepare(figures)
+
+        def work() -> None:
+            if orders:
+                self._mark()
+            if figures is not None and made is not None:
+                self._show_profit(figures, made)
+
+        await change(work)
+        return await (self._price_sight if orders else self._profit_sight).drawn()
+
+    def _mark(self) -> None:
         if self._chart is None:
-            return True
-        mine = [order for order in latest.values() if order.symbol == self._chart.symbol]
+            pn.state.execute(self.begin)
+            return
+        mine = [order for order in self._undrawn.values() if order.symbol == self._chart.symbol]
+        self._undrawn = {}
         if mine:
             self._chart.put(mine)
         if len(self._symbols) != len(self._symbol.options):
             self._offer(self._chart.symbol)
-        return False
 
     async def begin(self) -> None:
         """The chart, once there is something to show."""
@@ -236,12 +278,21 @@ class Trading:
         fresh = len(columns["time"]) > 1 and (not self._profit or currency != self._currency)
         return Made(currency, columns, await beside(None, self._charts, columns, currency) if fresh else None)
 
-    def profit(self, figures: Figures, made: Made) -> None:
-        """Show figures of profit and positions, as prepared; the document may be changed now."""
-        self._figures = figures
+    async def profit(self, figures: Figures) -> None:
+        """Show figures of profit and positions, the first ones."""
+        self.count(figures)
+        self._uncounted = False
+        self._show_profit(figures, await self.prepare(figures))
+
+    def count(self, figures: Figures) -> None:
+        """Show positions, and keep the figures for the charts."""
+        self._figures, self._uncounted = figures, True
         rows = positions_of(figures)
         if rows != self.positions.rows or not self.positions.filled:
             self.positions.reset(rows)
+        self._stirred()
+
+    def _show_profit(self, figures: Figures, made: Made) -> None:
         currencies = list(figures.curves)
         if currencies != list(self._money.options):
             self._told = True
@@ -289,6 +340,7 @@ class Trading:
         return drawings
 
     async def refresh(self) -> None:
-        """Newer candles under the orders."""
-        if self._chart is not None:
+        """Newer candles under the orders, while somebody looks or once somebody does."""
+        self._stale = not self._price_sight.seen
+        if self._chart is not None and not self._stale:
             await self._chart.refresh()

@@ -1,0 +1,56 @@
+"""A word to a script in the browser, written to the page's socket as it is.
+
+Bokeh makes a message by walking over all models of the page, under the page's lock and at the loop's next turn. With
+many pages open that is most of what an order costs, and a word to a script concerns no model but its own.
+"""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from bokeh.core.json_encoder import serialize_json
+from bokeh.core.serialization import Serializer
+from bokeh.document.events import MessageSentEvent
+from bokeh.protocol.messages.patch_doc import patch_doc
+from bokeh.server.connection import ServerConnection
+from panel.io import document as documents
+from panel.io.state import state
+from panel.models.esm import ESMEvent
+from panel.reactive import Reactive
+
+
+def said_at_once(part: Reactive, text: str) -> bool:
+    """Send text to the script of a component in every browser that shows it. False, and nothing is sent, where that
+    has to go its usual way: in a notebook, and while the document gathers changes or still writes earlier ones."""
+    shown = []
+    for ref, (model, _) in part._models.items():
+        if ref not in state._views or ref in state._fake_roots:
+            continue
+        _viewable, _root, document, comm = state._views[ref]
+        session = getattr(document.session_context, "session", None)
+        if (comm or session is None or document.callbacks.hold_value or document in documents._WRITE_MSGS
+                or document in documents._WRITE_BLOCK):
+            return False
+        shown.append((model, document, session))
+    for model, document, session in shown:
+        event = MessageSentEvent(document, "bokeh_event", ESMEvent(model=model, data=text))
+        message = SimpleNamespace(  # what of a message is written
+            header_json=serialize_json(patch_doc.create_header()), metadata_json="{}", _buffers=(),
+            content_json=serialize_json({"events": Serializer(references={model}).encode([event])}))
+        for connection in tuple(session._subscribed_connections):
+            _write(connection, message)
+    return bool(shown)
+
+
+def _write(connection: ServerConnection, message: SimpleNamespace) -> None:
+    """Write the parts of a message in one go, now or once whoever writes another one has done so."""
+
+    def write(turn: asyncio.Future[Any]) -> None:
+        with turn.result():
+            documents.dispatch_tornado(connection, msg=message)  # type: ignore[arg-type]  # it reads only what is there
+
+    turn = asyncio.ensure_future(connection._socket.write_lock.acquire())  # it is one already
+    if turn.done():
+        write(turn)
+    else:
+        turn.add_done_callback(write)
