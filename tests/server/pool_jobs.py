@@ -69,7 +69,8 @@ def do(job: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
         mark = Path(params["mark"])
         if not mark.exists():
             mark.write_text("died")
-            time.sleep(0.1)  # so that its reports have left
+            while not os.path.exists(params["gate"]):  # the server has heard that it began
+                time.sleep(0.005)
             os.kill(os.getpid(), signal.SIGKILL)
     elif act == "hoard":
         hoard = []

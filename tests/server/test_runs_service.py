@@ -152,8 +152,11 @@ async def test_a_finished_run_cannot_be_cancelled_and_a_running_one_not_deleted(
 
 
 async def test_a_killed_worker_costs_one_retry_and_no_run(house: Desk) -> None:
-    run = await house.submit(act="die_once", mark=str(house.folder / "mark"))
+    gate = house.folder / "gate"
+    run = await house.submit(act="die_once", mark=str(house.folder / "mark"), gate=str(gate))
     others = [await house.submit() for _ in range(20)]
+    await house.reaches(run, "running")
+    gate.touch()
     done = await house.reaches(run, "completed")
     assert done.attempts == 1
     states = [value for kind, value in await house.story(run) if kind == "state"]
