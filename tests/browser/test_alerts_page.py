@@ -107,6 +107,17 @@ def test_an_alert_is_shown_as_it_lives_without_a_reload(page: Page, server: Serv
     assert page.evaluate("document.body.dataset.old") == "yes", "the page was loaded anew"
 
 
+def test_prices_beside_a_chart_are_not_cut_off(page: Page, server: ServerProcess) -> None:
+    id = post(server, "WIDE", start=137_503.34, target=136_003.21, stop=138_253.41)
+    enter(page, server, "/alerts")
+    card = page.locator(f"article[data-id='{id}']")
+    expect(card.get_by_text("target 136,003.21", exact=True)).to_have_count(1)
+    assert card.locator("svg[role=img]").evaluate(
+        "svg => [...svg.querySelectorAll('text.label')].every(label => label.getBoundingClientRect().right "
+        "<= svg.getBoundingClientRect().right)")
+    move(server, id, "aborted")
+
+
 def test_history_is_filtered_and_counted(page: Page, server: ServerProcess) -> None:
     for exit in (112.0, 108.0, 95.0):
         id = post(server, "HISTA", instrument="INDICES")

@@ -19,6 +19,11 @@ const shape = (name, attributes = {}, text = null) => {
 };
 const price = (value) => value.toLocaleString("en-US", {
   maximumFractionDigits: Math.abs(value) >= 1000 ? 2 : Math.abs(value) >= 1 ? 4 : 8 }).replace("-", "−");
+const ruler = document.createElement("canvas").getContext("2d");
+const widest = (texts) => {
+  ruler.font = `600 11px ${getComputedStyle(document.body).fontFamily}`;  // a label's, see alerts_cards.css
+  return Math.ceil(Math.max(...texts.map((text) => ruler.measureText(text).width)));
+};
 const clock = (at, span) => {
   const text = new Date(at).toISOString();
   return span > 4 * 86400e3 ? text.slice(0, 10) : span > 86400e3 ? text.slice(5, 16).replace("T", " ") : text.slice(11, 16);
@@ -31,7 +36,10 @@ const ago = (at) => {
 
 const picture = (card, width, height) => {
   const { candles, levels, life } = card;
-  const right = width - 104, bottom = height - 18, top = 8;
+  const named = [["target", levels.target, "gain"], ["start", levels.start, "accent"], ["stop", levels.stop, "loss"]];
+  if (candles.time.length) named.push(["last", candles.close[candles.close.length - 1], "muted"]);
+  const words = ([name, value]) => `${name} ${price(value)}`;
+  const right = width - Math.max(widest(named.map(words)) + 12, 104), bottom = height - 18, top = 8;
   const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": card.said });
   const stamps = [life.detected, life.started, life.ended].filter((at) => at);
   const count = candles.time.length, step = card.step;
@@ -62,14 +70,12 @@ const picture = (card, width, height) => {
     svg.append(shape("line", { x1: at, x2: at, y1: y(h), y2: y(l), class: `wick ${tone}` }),
       shape("rect", { x: at - half, y: Math.min(y(o), y(c)), width: 2 * half, height: Math.max(Math.abs(y(o) - y(c)), 1), class: `body ${tone}` }));
   }
-  const named = [["target", levels.target, "gain"], ["start", levels.start, "accent"], ["stop", levels.stop, "loss"]];
-  for (const [name, value, tone] of named) {
+  for (const [name, value, tone] of named.slice(0, 3)) {
     svg.append(shape("line", { x1: Math.max(began - 8, 0), x2: right, y1: y(value), y2: y(value), class: `level ${tone} ${name}`, "data-level": name, "data-price": value }));
   }
   if (count) {
     const last = candles.close[count - 1];
     svg.append(shape("line", { x1: x(candles.time[count - 1] + step / 2), x2: right, y1: y(last), y2: y(last), class: "level muted" }));
-    named.push(["last", last, "muted"]);
   }
   const labels = named.map(([name, value, tone]) => ({ name, value, tone, at: y(value) + 4 })).sort((one, other) => one.at - other.at);
   for (let row = 1; row < labels.length; row += 1) labels[row].at = Math.max(labels[row].at, labels[row - 1].at + 13);
@@ -78,7 +84,7 @@ const picture = (card, width, height) => {
     labels[labels.length - 1].at -= over;
     for (let row = labels.length - 2; row >= 0; row -= 1) labels[row].at = Math.min(labels[row].at, labels[row + 1].at - 13);
   }
-  for (const { name, value, tone, at } of labels) svg.append(shape("text", { x: right + 5, y: at, class: `label ${tone}` }, `${name} ${price(value)}`));
+  for (const { name, value, tone, at } of labels) svg.append(shape("text", { x: right + 5, y: at, class: `label ${tone}` }, words([name, value])));
   const marks = [["detected", life.detected, levels.start, "M0,-5 L5,0 L0,5 L-5,0 Z"], ["started", life.started, levels.entry, "M-4,-5 L5,0 L-4,5 Z"],
     ["ended", life.ended, levels.exit, "M-4,-4 h8 v8 h-8 Z"]];
   for (const [name, at, value, d] of marks) {
