@@ -18,9 +18,10 @@ __all__ = ["load"]
 
 PACKAGES: Final = ("vectorbt", "vectorbt.base", "vectorbt.portfolio", "vectorbt.records", "vectorbt.utils")
 
-OPTIONAL: Final = ("IPython", "anywidget", "ccxt", "coverage", "ipywidgets", "nbformat", "telegram")
-"""What vectorbt, plotly and numba import where it is there, only to draw in notebooks, fetch candles, send messages and
-count lines."""
+OPTIONAL: Final = ("IPython", "anywidget", "bottleneck", "ccxt", "coverage", "ipywidgets", "nbformat", "scipy.linalg",
+                   "telegram")
+"""What vectorbt, plotly, pandas and numba import where it is there: to draw in notebooks, fetch candles, send messages,
+sum frames, count lines, and for np.dot in compiled functions, of which a run has none."""
 
 
 class _Package(ModuleType):
@@ -55,6 +56,7 @@ def load() -> None:
     with _without(OPTIONAL):
         importlib.import_module("vectorbt.base.array_wrapper")  # it and another import each other: it goes first
         importlib.import_module("vectorbt.portfolio.dispatch")
+        importlib.import_module("numba.np.arraymath")  # looks for scipy's BLAS
 
 
 @contextmanager

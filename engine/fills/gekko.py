@@ -94,7 +94,7 @@ def _result(spec: BacktestSpec, settings: Settings, candles: Candles, report: Ge
                                           f"{'?' if warm is None else warm + 1}; there are only {batches}"))
     logs = (f"{len(report.trade_columns['date'])} trades on {len(candles)} bars, {batches} candles of the strategy",)
     lines = {each.name: report.lines[k] for k, each in enumerate(settings.strategy.indicators)}
-    start = report.candle_columns["start"] * times.SECOND
+    start = report.candle_columns["start"] * times.SECOND if batches < len(candles) else candles.time
     result = build(
         spec.model_copy(update={"cash": cash}), [candles], fills, strategy=settings.strategy, params=settings.params,
         symbols=(spec.markets[0],), merged=candles.time, warnings=warnings, logs=logs, reporter=reporter,

@@ -10,7 +10,8 @@ IN_A_WORKER = """
 import sys
 from engine import worker
 worker.warm_up()
-absent = ["IPython", "ccxt", "imageio", "ipywidgets", "matplotlib", "nbformat", "sklearn", "vectorbt.indicators"]
+absent = ["IPython", "ccxt", "imageio", "ipywidgets", "matplotlib", "nbformat", "scipy.linalg", "sklearn",
+          "vectorbt.indicators"]
 print([name for name in absent if name in sys.modules])
 """
 
