@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import orjson
 
-from engine.model_tree import MARK, ModelTree, memory_of, processor_time_of
+from engine.model_tree import MARK, ModelTree, memory_of, processor_time_of, share_of
 from engine.sandbox import Box, isolation
 
 __all__ = ["ENTRIES", "Ending", "ModelProcess", "Usage"]
@@ -336,6 +336,9 @@ class ModelProcess:
                 clocks[pid] = processor_time_of(pid)
                 used += clocks[pid] - self._past_cpu.get(pid, 0.0)
         self._past_cpu = clocks
+        if memory > self.box.plan.memory * 2**20:  # forked processes share most of what each of them holds
+            with contextlib.suppress(PermissionError):
+                memory = sum(map(share_of, clocks))
         self.usage = Usage(memory=memory, most=max(self.usage.most, memory), cpu=self.usage.cpu + max(0.0, used),
                            processes=len(clocks))
         share = self.box.plan.cpu / 1000

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MARK", "ModelTree", "marked", "memory_of", "processor_time_of"]
+__all__ = ["MARK", "ModelTree", "marked", "memory_of", "processor_time_of", "share_of"]
 
 MARK: Final = "WORKBENCH_MODEL_PROCESS"
 PATIENCE: Final = 5.0
@@ -75,6 +75,14 @@ def memory_of(pid: int) -> int:
     """Bytes of memory that a process holds. Raises `OSError` when it is gone."""
     with open(f"/proc/{pid}/statm", "rb") as file:
         return int(file.read().split()[1]) * _PAGE
+
+
+def share_of(pid: int) -> int:
+    """Bytes of memory that a process holds, what it shares with others counted in parts: dearer to ask for. 0 when it is
+    gone; raises `PermissionError` where only the system may know."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+        return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
+    return 0
 
 
 def processor_time_of(pid: int) -> float:

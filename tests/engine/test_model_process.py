@@ -156,6 +156,24 @@ time.sleep(60)
     assert heard.ending.usage.processes >= 3
 
 
+def test_memory_that_processes_share_is_counted_once(kept_apart: str, tmp_path: Path) -> None:
+    heard = run(tmp_path / "m", """
+import os, time
+shared = bytearray(b"x") * 100_000_000
+children = []
+for _ in range(5):
+    child = os.fork()
+    if not child:
+        time.sleep(2)
+        os._exit(0)
+    children.append(child)
+for child in children:
+    os.waitpid(child, 0)
+print(len(shared))
+""", replace(SMALL, memory=300))
+    assert heard.ending.reason == "" and heard.texts("stdout") == ["100000000"]
+
+
 def test_a_time_limit_holds(kept_apart: str, tmp_path: Path) -> None:
     heard = run(tmp_path / "m", "import time; time.sleep(60)", replace(SMALL, seconds=0.5))
     assert heard.ending.reason == "time limit of 0.5 s exceeded"
