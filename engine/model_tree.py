@@ -78,8 +78,8 @@ def memory_of(pid: int) -> int:
 
 
 def share_of(pid: int) -> int:
-    """Bytes of memory that a process holds, what it shares with others counted in parts: dearer to ask for. 0 when it is
-    gone; raises `PermissionError` where only the system may know."""
+    """Bytes of memory that a process holds, what it shares with others counted in parts: dearer to ask for. 0 when it
+    is gone; raises `PermissionError` where only the system may know."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
         return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
     return 0
