@@ -49,7 +49,7 @@ def examine(spec: BacktestSpec, name: str, candles: Candles) -> tuple[Candles, l
     gaps = holes(candles)
     if gaps:
         biggest = sorted(gaps, key=lambda gap: -gap.missing)[:_NAMED]
-        listed = "; ".join(f"{gap.missing} from {times.iso(gap.start)} to {times.iso(gap.end)}" for gap in biggest)
+        listed = "; ".join(f"{gap.missing} from {_minute(gap.start)} to {_minute(gap.end)}" for gap in biggest)
         text = f"{name}: {sum(gap.missing for gap in gaps)} bars missing in {len(gaps)} holes ({listed}" \
                + ("; …)" if len(gaps) > _NAMED else ")")
         problems.append(Problem("data_mode", text, 'fill the holes, choose another range, or use data_mode "warn"'))
@@ -57,6 +57,10 @@ def examine(spec: BacktestSpec, name: str, candles: Candles) -> tuple[Candles, l
     if problems and spec.data_mode == "fail":
         raise Invalid(str(problems[0]), field=problems[0].field, problems=problems)
     return candles, warnings
+
+
+def _minute(at: int) -> str:
+    return times.iso(at)[:16] + "Z"
 
 
 def notices(spec: BacktestSpec, candles: Sequence[Candles], symbols: Sequence[str], fills: Columns,

@@ -18,6 +18,7 @@ DAY: Final = 24 * HOUR
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _NAMES: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+_MICROSECOND: Final = timedelta(microseconds=1)
 EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 """No instant lies before the first, or at or after the second: its unit was misread."""
@@ -32,7 +33,7 @@ def micros(at: datetime) -> int:
     """Integer microseconds since 1970 of an instant; a naive datetime counts as UTC."""
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    return (at - EPOCH) // timedelta(microseconds=1)
+    return (at - EPOCH) // _MICROSECOND
 
 
 def instant(value: int) -> datetime:
@@ -90,6 +91,12 @@ def _from_epoch(number: int | float) -> datetime:
             scaled = number * SECOND
             return instant(scaled // per_second if isinstance(scaled, int) else round(scaled / per_second))
     raise ValueError
+
+
+def span_unit(days: float) -> tuple[str, float]:
+    """The unit in which a person reads a span of `days`, and how many of it a day has: days, hours or minutes."""
+    size = abs(days)
+    return ("days", 1.0) if size >= 1 or size == 0 else ("hours", 24.0) if size >= 1 / 24 else ("minutes", 1440.0)
 
 
 def resolution(value: object, *, field: str = "resolution") -> int:

@@ -26,7 +26,9 @@ def _limit(values: np.ndarray, least: float = 0.01) -> float:
 
 def percent(value: float, digits: int = 1) -> str:
     """A fraction as signed percent with a true minus sign."""
-    return f"{value * 100:+.{digits}f}".replace("-", "−")
+    sign = "+" if value > 0 else ""
+    text = f"{value * 100:z.{digits}f}"
+    return (text if float(text) == 0 else sign + text).replace("-", "−")
 
 
 def monthly(years: np.ndarray, table: np.ndarray, totals: np.ndarray, style: Style) -> hv.Overlay:

@@ -111,7 +111,7 @@ class Style:
 
     def dress(self, figure: Any) -> None:
         """Set this style's values on a Bokeh figure and everything it is made of."""
-        from bokeh.models import Plot
+        from bokeh.models import Axis, NoOverlap, Plot
 
         attributes = self.attributes()
         for model in figure.references():
@@ -121,6 +121,8 @@ class Style:
             for name in reversed(names):
                 for key, value in attributes.get(name, {}).items():
                     setattr(model, key, value)
+            if isinstance(model, Axis):
+                model.major_label_policy = NoOverlap(min_distance=6)  # narrow windows leave some out
 
 
 def stamps(time: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ from engine.plots.backend import hv
 from engine.plots.returns import PLAIN
 from engine.plots.style import Style, dressed, hover
 
+LETTERS = 60
+"""What fits below a map side by side; longer names of columns are turned."""
 PLACES = 20
 """Columns or rows of a map at most; more different numbers than these are put together."""
 SEQUENTIAL = {
@@ -56,7 +58,7 @@ def heatmap(
     return hv.HeatMap(cells, ["x", "y"], "score", label="sweep").opts(
         **PLAIN,
         height=height,
-        cmap=ramp(style, lowest=lowest),
+        cmap=ramp(style, 1, lowest=lowest),  # what is paler has no trial
         colorbar=True,
         clabel=objective,
         xlabel=xlabel,
@@ -75,9 +77,15 @@ def _places(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(known) <= PLACES or known.dtype.kind not in "fiu":
         return np.array([_text(value) for value in known], dtype=str), place
     low, high = float(known[0]), float(known[-1])
-    edges = np.linspace(low, high, PLACES + 1)
-    place = np.clip(np.searchsorted(edges, values.astype(float), side="right") - 1, 0, PLACES - 1)
-    return np.array([f"{edges[i]:.4g}–{edges[i + 1]:.4g}" for i in range(PLACES)], dtype=str), place
+    if known.dtype.kind in "iu" or not (known % 1).any():  # whole numbers: whole bounds that do not overlap
+        edges = np.unique(np.linspace(low, high + 1, PLACES + 1).round())
+        names = [_text(first) if first == last else f"{first:g}–{last:g}"
+                 for first, last in zip(edges[:-1], edges[1:] - 1, strict=True)]
+    else:
+        edges = np.linspace(low, high, PLACES + 1)
+        names = [f"{edges[i]:.4g}–{edges[i + 1]:.4g}" for i in range(PLACES)]
+    place = np.clip(np.searchsorted(edges, values.astype(float), side="right") - 1, 0, len(names) - 1)
+    return np.array(names, dtype=str), place
 
 
 def _numbers(values: np.ndarray) -> bool:
@@ -92,7 +100,7 @@ def _ordered(columns: list[str], rows: list[str]) -> Callable[[Any, Any], None]:
     def hook(plot: Any, element: Any) -> None:
         figure = plot.handles["plot"]
         figure.x_range.factors, figure.y_range.factors = columns, rows
-        if len(columns) > 20:
+        if sum(map(len, columns)) > LETTERS:
             figure.xaxis[0].major_label_orientation = 1.1
 
     return hook
@@ -105,9 +113,9 @@ def scores(
     """One parameter (or the number of the trial) against the objective; the best trial is larger."""
     keep = np.isfinite(score)
     value, score = value[keep], score[keep]
-    size = np.full(len(score), 5.0)
+    size = np.full(len(score), 5.0 if len(score) > 60 else 8.0)
     if len(score):
-        size[int(np.argmin(score) if lowest else np.argmax(score))] = 12.0
+        size[int(np.argmin(score) if lowest else np.argmax(score))] = 13.0
     return hv.Scatter({"value": value, "score": score, "size": size}, "value", ["score", "size"], label="trials").opts(
         **PLAIN,
         height=height,
@@ -142,7 +150,8 @@ def parallel(
     scaled = (stacked - low) / np.where(span > 0, span, 1.0)
     at = np.arange(len(axes), dtype=float)
     paths = [{"axis": at, "level": row, "score": float(score[trial])} for row, trial in zip(scaled, keep, strict=True)]
-    ticks = [(float(i), name) for i, name in enumerate(axes)]
+    ticks = [(float(i), f"{name}\n{least:.4g} to {least + width:.4g}".replace("-", "−"))
+             for i, (name, least, width) in enumerate(zip(axes, low, span, strict=True))]
     return hv.Contours(paths, ["axis", "level"], "score", label="parallel").opts(
         **PLAIN,
         height=height,

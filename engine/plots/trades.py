@@ -24,13 +24,16 @@ def sample(values: np.ndarray, most: int = MOST_DOTS) -> np.ndarray:
 def _dots(trips: analysis.Columns, style: Style) -> dict[str, np.ndarray]:
     rows = sample(np.asarray(trips["return"], float))
     gain = np.asarray(trips["return"], float)[rows]
+    days = (trips["exit_time"][rows] - trips["entry_time"][rows]) / times.DAY
+    unit, times_a_day = times.span_unit(float(np.median(days)) if len(days) else 0.0)
     return {
         "entry": stamps(trips["entry_time"][rows]),
         "return": gain,
         "mae": np.asarray(trips["mae"], float)[rows],
         "mfe": np.asarray(trips["mfe"], float)[rows],
         "pnl": np.asarray(trips["pnl"], float)[rows],
-        "days": (trips["exit_time"][rows] - trips["entry_time"][rows]) / times.DAY,
+        "held": days * times_a_day,
+        "unit": np.full(len(rows), unit),
         "symbol": np.asarray(trips["symbol"], dtype=str)[rows],
         "trade": rows + 1,
         "side": np.where(np.asarray(trips["direction"])[rows] > 0, "long", "short"),
@@ -55,7 +58,7 @@ def _cloud(
             ("Trade", "@trade @side @symbol"),
             ("Return", "@return{0.00%}"),
             ("Profit", "@pnl{0,0.00}"),
-            ("Days", "@days{0.0}"),
+            ("Held", "@held{0.0} @unit"),
         ]
     )
     rest = [name for name in columns if name not in (x, y)]
@@ -93,12 +96,13 @@ def outcomes(trips: analysis.Columns, style: Style, *, height: int = 230) -> hv.
 
 def holding(trips: analysis.Columns, style: Style, *, height: int = 230) -> hv.Scatter:
     """Holding time against return."""
+    dots = _dots(trips, style)
     return _cloud(
-        _dots(trips, style),
-        "days",
+        dots,
+        "held",
         "return",
         style,
-        xlabel="Holding time, days",
+        xlabel=f"Holding time, {dots['unit'][0] if len(dots['unit']) else 'days'}",
         ylabel="Trade return",
         height=height,
         hooks=[percent_axis(), _zero_line(style)],

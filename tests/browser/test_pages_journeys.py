@@ -147,6 +147,29 @@ def test_runs_are_found_sorted_compared_and_deleted(page: Page, server: ServerPr
     expect(page.get_by_text("What was asked differently")).to_be_visible()
 
 
+def test_a_report_leads_to_the_form_with_what_it_was_asked(page: Page, server: ServerProcess) -> None:
+    (run,) = api(server, "GET", "/runs?tag=demo")["items"]
+    enter(page, server, f"/run?id={run['id']}")
+    page.get_by_role("button", name="Change and run").click()
+    page.wait_for_url(f"**/new?run={run['id']}")
+    ready(page)
+    expect(page.get_by_label("Name", exact=True)).to_have_value(run["name"])
+    expect(page.locator(".choices__list--multiple .choices__item")).to_have_text(re.compile("demo:AAPL/USD"))
+    expect(page.get_by_label("fast", exact=True).first).to_have_value(str(run["spec"]["params"]["fast"]))
+    expect(page.get_by_role("button", name="Run backtest")).to_be_enabled()
+
+
+def test_a_page_that_can_hear_no_more_loads_itself_anew(page: Page, server: ServerProcess) -> None:
+    enter(page, server, "/settings")
+    page.allowed_errors.append("'close' on 'WebSocket'")  # type: ignore[attr-defined]
+    page.evaluate("""() => {
+        document.body.dataset.old = "yes"
+        setTimeout(() => { throw new Error("Failed to execute 'close' on 'WebSocket': the close code") })
+    }""")
+    page.wait_for_selector("body:not([data-old])")
+    ready(page)
+
+
 def test_a_run_appears_in_an_open_list(page: Page, server: ServerProcess) -> None:
     enter(page, server, "/runs")
     expect(page.locator(".tabulator-row").first).to_be_visible()

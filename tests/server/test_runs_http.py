@@ -415,9 +415,9 @@ async def test_data_holes_warn_or_fail_by_mode(api: httpx.AsyncClient) -> None:
     assert (await ended(api, warned["id"]))["state"] == "completed"
     warnings = (await api.get(f"/runs/{warned['id']}/result")).json()["warnings"]
     (hole,) = [each for each in warnings if each["code"] == "data_holes"]
-    assert "12 bars missing in 1 holes (12 from 2024-01-13T12:00:00.000000Z" in hole["message"]
+    assert "12 bars missing in 1 holes (12 from 2024-01-13T12:00Z" in hole["message"]
     found = await ended(api, failed["id"])
-    assert found["state"] == "failed" and "2024-01-13T12:00:00" in found["error"] and "data_mode" in found["error"]
+    assert found["state"] == "failed" and "2024-01-13T12:00Z" in found["error"] and "data_mode" in found["error"]
 
 
 async def test_the_other_fill_model_runs_natively(api: httpx.AsyncClient) -> None:

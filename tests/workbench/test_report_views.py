@@ -39,7 +39,8 @@ def text_of(view) -> str:
         ("currency", 7750.756, ("7,750.76", "USD")), ("currency", -95278.36, ("−95,278", "USD")),
         ("currency", 1234567.8, ("1,234,568", "USD")),
         ("count", 78.0, ("78", "")),
-        ("days", 12.34, ("12.3", "days")),
+        ("days", 12.34, ("12.3", "days")), ("days", 0.5, ("12", "hours")), ("days", 0.02, ("28.8", "minutes")),
+        ("days", 0.0, ("0", "days")),
         ("ratio", None, ("–", "")),
         ("ratio", float("inf"), ("∞", "")),
         ("ratio", float("nan"), ("–", "")),
@@ -260,15 +261,14 @@ def test_comparison_shows_differences_to_the_first():
     view = Compare(runs, look="light")
     shown = text_of(view)
     boxes = [model for pane in view._root.select(pn.pane.Bokeh) for model in pane.object.select({"type": Checkbox})]
-    assert sorted(box.label for box in boxes) == ["sma_cross #1", "sma_cross #2"]
+    assert sorted(box.label for box in boxes) == ["sma_cross fast 10, slow 50", "sma_cross fast 20, slow 50"]
     for box in boxes:  # each shows and hides its own line in both charts
         (change,) = box.js_property_callbacks["change:active"]
         assert len(change.args["lines"]) == 2
-    assert "sma_cross #1" in shown
-    assert "sma_cross #2" in shown
+    assert "sma_cross fast 20, slow 50" in shown
     assert "params.fast" in shown
     assert "params.slow" not in shown, "equal in both"
     assert "Correlation of daily returns" in shown
     assert "choose two to" in text_of(Compare(runs[:1], look="light"))
     same = text_of(Compare([runs[0], runs[0]], look="light"))
-    assert "the very same" in same
+    assert "the very same" in same and "slow 50 #2" in same

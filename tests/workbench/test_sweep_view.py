@@ -48,7 +48,7 @@ def test_the_report_shows_what_the_search_found(direction, look):
     view = SweepReport(look=look, chosen=lambda number, parameters: told.append((number, parameters)))
     view.update(status, trials)
     figures, head = view._tiles.object, view._head.object
-    for words in ("40 of 40", "1 failed", "87.0 %", "0.25", "1 of 2", "+150.00 %"):
+    for words in ("40 of 40", "Failed trials: 1", "87.0 %", "0.25", "1 of 2", "+150.00 %"):
         assert words in figures or words.replace(" %", "") in figures, words
     assert "slow 20 to 119" in head and "the last 25% of the data" in head
     ranked = view.table.value["Sharpe ratio (objective)"].dropna().to_numpy()

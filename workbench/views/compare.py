@@ -78,7 +78,8 @@ def labels(caches: Sequence[Cache]) -> list[str]:
     for cache in caches:
         run = cache.data.run
         given = (run.get("name") if isinstance(run, dict) else getattr(run, "name", "")) or ""
-        names.append(str(given or cache.spec.get("strategy", "run"))[:40])
+        told = ", ".join(f"{name} {value}" for name, value in (cache.spec.get("params") or {}).items())
+        names.append(str(given or f"{cache.spec.get('strategy', 'run')} {told}".strip())[:40])
     return [name if names.count(name) == 1 else f"{name} #{position}" for position, name in enumerate(names, start=1)]
 
 
@@ -126,7 +127,8 @@ def switches(names: Sequence[str], pairs: Sequence[Sequence[Any]], look: Style) 
     boxes: list[Any] = []
     for position, (name, lines) in enumerate(zip(names, pairs, strict=True)):
         color = look.series[position % len(look.series)]
-        box = Checkbox(label=name, active=True, margin=(0, 14, 0, 0), stylesheets=[
+        dashes = " (dashed)" if position >= len(look.series) else ""
+        box = Checkbox(label=name + dashes, active=True, margin=(0, 14, 0, 0), stylesheets=[
             f":host {{ color: {look.text}; font: 12px/1.6 {look.font}; max-width: 100%; }}"
             f"input {{ accent-color: {color}; }} span {{ overflow-wrap: anywhere; }}"])
         box.js_on_change("active", CustomJS(
@@ -137,9 +139,11 @@ def switches(names: Sequence[str], pairs: Sequence[Sequence[Any]], look: Style) 
 
 def _chip(position: int, name: str, look: Style) -> str:
     color = look.series[position % len(look.series)]
+    dashed = f"repeating-linear-gradient(90deg,{color} 0 3px,transparent 3px 5px)"
+    fill = color if position < len(look.series) else dashed
     return (
         f'<span aria-hidden="true" style="display:inline-block;width:10px;height:10px;border-radius:2px;'
-        f'background:{color};margin-right:6px"></span>{escape(name)}'
+        f'background:{fill};margin-right:6px"></span>{escape(name)}'
     )
 
 

@@ -11,6 +11,7 @@ import panel as pn
 from engine import times
 from engine.errors import WorkbenchError
 from workbench import requests
+from workbench.views import form_values
 from workbench.views.base import PageView, explained, markup, on_page
 
 PRESETS: Final[dict[str, dict[str, float]]] = {
@@ -163,12 +164,13 @@ class NewBacktest(PageView):
             self._sweep_box, pn.FlexBox(*(_cell(field.view, 160) for field in (
                 self._objective, self._method, self._trials, self._validation)), gap="10px 14px", margin=0),
             self._sweep_go, sizing_mode="stretch_width", margin=(12, 0), styles={"gap": "10px"})
+        self._tabs = pn.Tabs(("One backtest", single), ("Sweep over parameters", sweep), dynamic=True,
+                             sizing_mode="stretch_width", margin=0)
         return pn.Column(
             markup('<h1>New backtest</h1>'),
             pn.FlexBox(_cell(what, 300, grow=1), _cell(rest, 420, grow=2), gap="12px", sizing_mode="stretch_width",
                        margin=0, align_items="flex-start"),
-            pn.Tabs(("One backtest", single), ("Sweep over parameters", sweep), dynamic=True,
-                    sizing_mode="stretch_width", margin=0),
+            self._tabs,
             sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
 
     async def load(self) -> None:
@@ -183,7 +185,8 @@ class NewBacktest(PageView):
         self["benchmark"].options = {"the markets themselves, held": "", **{key: key for key in keys}}
         self._objective.widget.options = [entry["key"] for entry in metrics if entry.get("better")] or ["sharpe"]
         self._objective.widget.value = "sharpe"
-        wanted = self.query.get("strategy", "sma_cross")
+        earlier = form_values.asked(await self.client.run(self.query["run"])) if self.query.get("run") else {}
+        wanted = earlier.get("strategy") or self.query.get("strategy", "sma_cross")
         chosen = wanted if wanted in self._strategies else next(iter(self._strategies), None)
         self["strategy"].param.update(options={entry["title"]: entry["name"] for entry in strategies}, value=chosen)
         self._show_strategy()
@@ -191,6 +194,31 @@ class NewBacktest(PageView):
         if not keys:
             self._status.object = ('<div class="card">There are no candles to test on yet. '
                                    '<a href="/markets">Import some</a> first.</div>')
+        if earlier:
+            self._take(earlier)
+
+    def _take(self, earlier: Mapping[str, Any]) -> None:
+        """Begin with what an earlier run was asked; what is no longer here is said."""
+        gone = [market for market in earlier["markets"] if market not in self["markets"].options]
+        if earlier["strategy"] not in self._strategies:
+            gone.append(earlier["strategy"])
+        if gone:
+            self.say(f"Not here any more: {', '.join(gone)}. Choose something else.", good=False)
+        self["markets"].value = [market for market in earlier["markets"] if market not in gone]
+        self["resolution"].options = list(dict.fromkeys((*RESOLUTIONS, earlier.get("resolution", RESOLUTIONS[0]))))
+        if earlier["benchmark"] not in self["benchmark"].options.values():
+            earlier = {**earlier, "benchmark": ""}
+        for name in self._fields.keys() & earlier.keys() - {"strategy", "markets"}:
+            self[name].value = earlier[name]
+        for fields, values in ((self._parameters, earlier["params"]), (self._swept, earlier["swept"])):
+            for name, value in values.items():
+                if name in fields:
+                    widget = fields[name].widget
+                    widget.value = type(widget.value)(value) if isinstance(widget.value, int | float) else value
+        for field in (self._objective, self._method, self._trials, self._validation):
+            if field.name in earlier:
+                field.widget.value = earlier[field.name]
+        self._tabs.active = 1 if earlier["swept"] else 0
 
     # -- the form ------------------------------------------------------------------------------------------------
 

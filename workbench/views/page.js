@@ -125,9 +125,7 @@
     documents[0].on_event("connection_lost", wait);
     document.documentElement.dataset.ready = "yes";
   };
-  let leaving = false;
-  window.addEventListener("beforeunload", () => { leaving = true; });
-  const guarded = wait;
+  // Bokeh closes a connection whose messages it cannot read with a code that browsers refuse, and then hears no more.
+  window.addEventListener("error", (event) => { if (/'close' on 'WebSocket'/.test(event.message)) wait(); });
   watch();
-  void guarded; void leaving;
 })();

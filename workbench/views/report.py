@@ -1,6 +1,6 @@
 """The tear-sheet of a run: one class for the page and the notebook cell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -21,15 +21,17 @@ class Report(pn.viewable.Viewer):
     """Header, tiles and four tabs, each built when it is first opened.
 
     `source` is run data (`workbench.views.data.RunData`), a `BacktestResult`, a notebook's run, or an async client
-    together with `run_id`. `look` is "light", "dark" or None for the page's own theme. Data that must be awaited is
-    fetched once the view is on a page; other data is shown at once.
+    together with `run_id`. `look` is "light", "dark" or None for the page's own theme. `actions` stand before the
+    exports. Data that must be awaited is fetched once the view is on a page; other data is shown at once.
     """
 
     def __init__(
-        self, source: Any, run_id: str | None = None, *, look: str | Style | None = None, **params: Any
+        self, source: Any, run_id: str | None = None, *, look: str | Style | None = None, actions: Sequence[Any] = (),
+        **params: Any
     ) -> None:
         super().__init__(**params)
         self.data = run_data(source, run_id)
+        self._actions = actions
         self.look = theme.style(look)
         self._cache = Cache(self.data)
         self._built: set[str] = set()
@@ -139,7 +141,8 @@ class Report(pn.viewable.Viewer):
             )
             for label, name, make in made
         ]
-        return pn.FlexBox(*buttons, sizing_mode="stretch_width", margin=(10, 0, 10, 0))
+        return pn.FlexBox(*self._actions, *buttons, align_items="center", sizing_mode="stretch_width",
+                          margin=(10, 0, 10, 0))
 
     def _file(self, make: Callable[[], Any]) -> Callable[[], Any]:
         """A download's callback: Panel awaits coroutine functions; data that is at hand is made at once."""

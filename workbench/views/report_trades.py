@@ -162,7 +162,7 @@ def trade_grid(trips: analysis.Columns, look: Style) -> pn.widgets.Tabulator:
             "return %": two,
             "MAE %": two,
             "MFE %": two,
-            "days": two,
+            **dict.fromkeys(("days", "hours", "minutes"), two),
             "fees": two,
         },
         titles={**{name: name[:1].upper() + name[1:] for name in frame.columns}, "trade": "#"},

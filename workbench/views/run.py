@@ -8,8 +8,9 @@ import panel as pn
 from engine import times
 from engine.errors import Invalid, NotFound
 from engine.model import FINISHED, Event, Run
-from workbench import cards
+from workbench import cards, theme
 from workbench.views.base import PageView, markup, on_page
+from workbench.views.form_values import may_change
 from workbench.views.overview import when
 
 TAIL: Final = 200
@@ -27,12 +28,15 @@ class RunPage(PageView):
         self._live = markup("", visible=False)
         self._log = markup("", visible=False)
         self._cancel = pn.widgets.Button(name="Cancel this run", visible=False, width=140, margin=0)
-        self._again = pn.widgets.Button(name="Run again", visible=False, width=110, margin=0)
+        look: dict[str, Any] = {"visible": False, "margin": (0, 6, 0, 0), "stylesheets": [theme.button_css(self.look)]}
+        self._again = pn.widgets.Button(name="Run again", width=96, **look)
+        self._change = pn.widgets.Button(name="Change and run", width=130, **look)
         self._cancel.on_click(self._cancelled)
         self._again.on_click(self._repeated)
+        self._change.on_click(self._altered)
         self._report = pn.Column(sizing_mode="stretch_width", margin=0)
-        return pn.Column(self._head, self._live, pn.FlexBox(self._cancel, self._again, gap="8px", margin=0), self._log,
-                         self._report, sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
+        return pn.Column(self._head, self._live, pn.FlexBox(self._cancel, self._again, self._change, margin=0),
+                         self._log, self._report, sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
 
     async def load(self) -> None:
         run_id = self.query.get("id", "")
@@ -121,13 +125,16 @@ class RunPage(PageView):
         self._log.visible = bool(self._lines)
         self._cancel.visible = live
         self._again.visible = not live
+        self._change.visible = not live and may_change(run)
 
     async def _finished(self) -> None:
         from workbench.views.report import Report
 
         assert self._run is not None
         self._body[:] = [self._report]  # hidden parts would leave their gaps
-        self._report[:] = [Report(self.client, self._run.id, look=self.look)]
+        self._again.visible = self._run.kind == "backtest"
+        self._change.visible = may_change(self._run)
+        self._report[:] = [Report(self.client, self._run.id, look=self.look, actions=[self._again, self._change])]
 
     @on_page
     async def _cancelled(self, _event: Any) -> None:
@@ -140,6 +147,11 @@ class RunPage(PageView):
         assert self._run is not None
         run = await self.client.rerun(self._run.id)
         self.visit(f"/run?id={run.id}")
+
+    @on_page
+    async def _altered(self, _event: Any) -> None:
+        assert self._run is not None
+        self.visit(f"/new?run={self._run.id}")
 
 
 class ComparePage(PageView):

@@ -28,7 +28,8 @@ COLUMNS: Final[dict[str, tuple[str, str, str]]] = {
 def row_of(run: Run) -> dict[str, Any]:
     """What the table shows of a run."""
     state = run.state if run.finished or run.state == "queued" else f"{run.state} {run.progress:.0%}"
-    return {"id": run.id, "run": cards.title_of(run), "state": state, "strategy": run.strategy,
+    kind = " (sweep)" if run.kind == "optimization" else ""
+    return {"id": run.id, "run": cards.title_of(run), "state": state, "strategy": run.strategy + kind,
             "markets": ", ".join(run.markets[:3]) + (f" +{len(run.markets) - 3}" if len(run.markets) > 3 else ""),
             **{key: run.metrics.get(key) for key, (_, _, kind) in COLUMNS.items() if kind != "text"},
             "tags": ", ".join(run.tags), "created": times.iso(run.created_at)[:16].replace("T", " ")}

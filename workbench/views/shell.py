@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import panel as pn
+from panel.io.resources import LOCAL_DIST
 from panel.theme import DarkTheme, DefaultTheme
 
 from workbench.client import AsyncClient
@@ -30,6 +31,11 @@ def render(page: Page, client: AsyncClient, theme: str, *, can_leave: bool) -> A
     """The template of one page session. Data are fetched after the browser is connected."""
     look = style(theme)
     pn.config.theme = "dark" if look.dark else "default"  # type: ignore[misc]  # a property with a setter
+    document = pn.state.curdoc
+    if document is not None:
+        # Panel says it with the page's HTML. A browser that connects after its session was given up has a session that
+        # no HTML was made of, whose style sheets would be asked of a server in the internet.
+        document._template_variables.setdefault("dist_url", LOCAL_DIST)
     if page.extensions:
         pn.extension(*page.extensions)
     query = {name: values[0].decode("utf-8", "replace") for name, values in pn.state.session_args.items() if values}
@@ -43,7 +49,7 @@ def render(page: Page, client: AsyncClient, theme: str, *, can_leave: bool) -> A
     template.add_variable("html_attrs", f'data-theme="{look.name}"')
     template.add_variable("navigation", [
         {"href": entry.path, "label": entry.label, "current": entry is page} for entry in PAGES if entry.label])
-    pn.state.onload(view.start)
+    pn.state.execute(view.start)
     loop = asyncio.get_running_loop()
     # The last moment at which a session is known; its tasks belong to this loop.
     def ended(_context: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import panel as pn
 
-from engine.model import Metric
+from engine.model import FINISHED, Metric
 from engine.plots import sweep as pictures
 from engine.plots.render import draw
 from engine.plots.style import Style
@@ -20,6 +20,7 @@ from workbench.views.report_trades import grid_css
 
 Columns = Mapping[str, np.ndarray]
 PAGE: Final = 15
+_CELLS: Final = "Each cell is the best trial with these two values; other parameters may vary. No colour: no trial."
 FIGURES: Final = ("total_return", "annual_return", "annualized_return", "sharpe", "sharpe_ratio", "max_drawdown",
                   "fills", "trades", "total_trades")
 """What the table shows of a trial beside its parameters and its objective."""
@@ -54,10 +55,9 @@ class SweepReport(pn.viewable.Viewer):
         self._more = pn.Column(sizing_mode="stretch_width", margin=0)
         self._table = pn.Column(sizing_mode="stretch_width", margin=0)
         controls = pn.FlexBox(self.x, self.y, self.figure, sizing_mode="stretch_width", margin=(4, 0, 6, 0))
-        heat = pn.Column(controls, self._map, self._told, sizing_mode="stretch_width", margin=0)
-        self._heat = card(Block(title="Parameters and result", content=heat,
-                                note="Each cell is the best trial with these two values; other parameters may vary."),
-                          self.look)
+        self._note = html("", self.look)
+        heat = pn.Column(self._note, controls, self._map, self._told, sizing_mode="stretch_width", margin=0)
+        self._heat = card(Block(title="Parameters and result", content=heat), self.look)
         self._root = pn.Column(self._head, self._tiles, *actions, self._heat, self._more, self._table, margin=0,
                                sizing_mode="stretch_width", css_classes=["wb-sweep"], styles={"gap": "12px"},
                                stylesheets=[f":host {{ background: {self.look.page}; padding: 4px 0 16px; }}"])
@@ -87,6 +87,12 @@ class SweepReport(pn.viewable.Viewer):
         return self._spec.get("direction") == "minimize"
 
     @property
+    def _wins(self) -> str:
+        if self.objective == "max_drawdown":  # stored as a negative number
+            return "deepest" if self._lowest else "shallowest"
+        return "lowest" if self._lowest else "highest"
+
+    @property
     def _foreign(self) -> bool:
         """Whether the trials' figures are those of a dialect, with names and units of its own."""
         return (self._spec.get("base") or {}).get("fill_model", "next_bar") != "next_bar"
@@ -97,11 +103,20 @@ class SweepReport(pn.viewable.Viewer):
             return Metric(key=key, name=key.replace("_", " ").capitalize(), unit="ratio", formula="")
         return tiles.metric_of(key)
 
+    def _scaled(self, key: str) -> tuple[str, float]:
+        """What a figure is called beside numbers, and the factor from the stored ones: fractions become percent."""
+        metric = self._metric(key)
+        return (f"{metric.name} %", 100.0) if metric.unit == "fraction" else (metric.name, 1.0)
+
     def _text(self, key: str, value: Any) -> str:
         figure = _number(value)
         if self._foreign:
             return "–" if figure is None else tiles.number(figure, 2 if figure % 1 else 0)
         return " ".join(tiles.shown(self._metric(key), _number(value))).strip()
+
+    @property
+    def _ended(self) -> bool:
+        return self._status.get("state") in FINISHED
 
     # -- show
 
@@ -111,7 +126,7 @@ class SweepReport(pn.viewable.Viewer):
         self._head.object = self._header()
         self._tiles.object = self._figures()
         size = len(trials.get("number", ()))
-        ended = status.get("state") in ("completed", "failed", "cancelled")
+        ended = self._ended
         if (size, ended) == self._drawn:
             return
         self._drawn = size, ended
@@ -138,8 +153,8 @@ class SweepReport(pn.viewable.Viewer):
             ("Markets", ", ".join(list(base.get("markets", ()))[:6])), ("Bars", base.get("resolution", "")),
             ("Range", f"{tiles.day(base['start'])} to {tiles.day(base.get('end')) or 'the last bar'}"
              if base.get("start") else "all bars"),
-            ("Method", spec.get("method", "")), ("Objective", f"{self._metric(self.objective).name}, "
-                                                 f"{'lowest' if self._lowest else 'highest'} wins"),
+            ("Method", spec.get("method", "")),
+            ("Objective", f"{self._metric(self.objective).name}, {self._wins} wins"),
             ("Judged on", words.get(judged, judged)), ("Costs", tiles.costs(base)), ("Seed", str(spec.get("seed", ""))),
             ("Sweep", str(self._status.get("id", ""))[:18])]
         items = "".join(f"<div><dt>{label}</dt><dd>{escape(str(text))}</dd></div>" for label, text in facts if text)
@@ -154,7 +169,8 @@ class SweepReport(pn.viewable.Viewer):
         gap = said.get(f"generalization_gap_{key}")
         stable = said.get("parameter_stability") or {}
         figures: list[tuple[str, str, str, str]] = [
-            ("Trials", f"{done + failed:,} of {total:,}", f"{failed:,} failed" if failed else "", "How many ran."),
+            ("Trials", f"{done + failed:,}", f"of {total:,}", "How many ran."),
+            *([("Failed trials", f"{failed:,}", "", "What each says stands in the table.")] if failed else []),
             (f"Best {self._metric(key).name}"[:26], self._text(key, best.get("objective")) if best else "–", "",
              "The objective of the best trial" + (", on data it was not fitted to." if gap is not None else ".")),
             ("Deflated Sharpe", _percent((self._status.get("metrics") or {}).get("deflated_sharpe")), "",
@@ -167,7 +183,7 @@ class SweepReport(pn.viewable.Viewer):
         ]
         metrics = best.get("metrics") or {}
         for name in FIGURES:
-            if name in metrics and name != key and len(figures) < 9:
+            if name in metrics and name != key and len(figures) < 8:  # one row of a wide page
                 figures.append((f"{tiles.SHORT.get(name, self._metric(name).name)}", self._text(name, metrics[name]),
                                 "", f"Of the best trial. {self._metric(name).formula}".strip()))
         cells = "".join(
@@ -207,17 +223,21 @@ class SweepReport(pn.viewable.Viewer):
         drawn(self._draw)
 
     def _draw(self) -> None:
-        score = _floats(self._trials.get(self.figure.value or "objective", ()))
         names, key = self.parameters, (self.figure.value or "objective").removeprefix("metrics.")
-        title = self._metric(self.objective if key == "objective" else key).name
+        title, factor = self._scaled(self.objective if key == "objective" else key)
+        score = _floats(self._trials.get(self.figure.value or "objective", ())) * factor
         if not np.isfinite(score).any() or not names:
-            self._map[:] = [html(tables.empty("No trials yet", "the map is drawn as soon as trials are finished"),
-                                 self.look)]
+            nothing = tables.empty("No trial has this figure", "what went wrong stands in the table of trials"
+                                   ) if self._ended else tables.empty(
+                "No trials yet", "the map is drawn as soon as trials are finished")
+            self._map[:] = [html(nothing, self.look)]
             self._told.object = ""
             return
         x, y = self.x.value or names[0], self.y.value or names[-1]
         lowest = self._lowest and key == "objective"
-        if len(names) > 1 and x != y:
+        flat = len(names) == 1 or x == y
+        self._note.object = "" if flat else f'<p class="wb-sub">{_CELLS}</p>'
+        if not flat:
             element: Any = pictures.heatmap(self._column(x), self._column(y), score, self.look, xlabel=x, ylabel=y,
                                             objective=title, lowest=lowest)
         else:
@@ -233,10 +253,10 @@ class SweepReport(pn.viewable.Viewer):
                              f"{int(np.isfinite(score).sum()):,} trials; the best is at {escape(where)}.</p>")
 
     def _pictures(self) -> list[Block]:
-        score = _floats(self._trials.get("objective", ()))
-        if not np.isfinite(score).any():
-            return []
-        title, names = self._metric(self.objective).name, self.parameters
+        title, factor = self._scaled(self.objective)
+        score, names = _floats(self._trials.get("objective", ())) * factor, self.parameters
+        if not np.isfinite(score).any() or len(names) < 2:
+            return []  # the trials of one parameter are above
         numeric = {name: _scale(self._column(name)) for name in names if len(set(_labels(self._column(name)))) > 1}
         numeric = {name: values for name, values in numeric.items() if np.isfinite(values).all()}
         found = []
@@ -260,13 +280,16 @@ class SweepReport(pn.viewable.Viewer):
 
         shown: dict[str, Any] = {"trial": np.asarray(self._trials["number"]) + 1}
         shown |= {name: self._column(name) for name in self.parameters}
-        shown[f"{self._metric(self.objective).name} (objective)"] = _floats(self._trials["objective"])
+        title, factor = self._scaled(self.objective)
+        shown[f"{title} (objective)"] = objective = _floats(self._trials["objective"]) * factor
         formats: dict[str, Any] = {"trial": NumberFormatter(format="0", text_align="right")}
         for name in (*FIGURES, f"train_{self.objective}", f"validation_{self.objective}"):
             if f"metrics.{name}" in self._trials:
-                metric, values = self._metric(name), _floats(self._trials[f"metrics.{name}"])
-                label = metric.name + (" %" if metric.unit == "fraction" else "")
-                shown[label] = values * 100 if metric.unit == "fraction" else values
+                part, _, key = name.partition("_") if name.endswith(f"_{self.objective}") else ("", "", name)
+                label, scale = self._scaled(key)
+                values = _floats(self._trials[f"metrics.{name}"]) * scale
+                if part or not np.array_equal(values, objective, equal_nan=True):  # twice the same says nothing
+                    shown[f"{label} ({part})" if part else label] = values
         shown["seconds"] = _floats(self._trials.get("seconds", ()))
         errors = [str(text or "") for text in self._trials.get("error", ())]
         if any(text and text != "nan" for text in errors):
@@ -276,12 +299,14 @@ class SweepReport(pn.viewable.Viewer):
             if frame[name].dtype.kind in "fi":
                 whole = bool((frame[name].dropna() % 1 == 0).all())
                 formats[name] = NumberFormatter(format="0,0" if whole else "0,0.[0000]" if name in self.parameters
-                                                else "0,0.000", text_align="right")
+                                                else "0,0.00" if " %" in name else "0,0.000", text_align="right",
+                                                nan_format="–")
         ranked = frame.columns[1 + len(self.parameters)]
         frame = frame.sort_values(ranked, ascending=self._lowest, na_position="last", ignore_index=True)
         self.table = pn.widgets.Tabulator(
             frame, show_index=False, disabled=True, selectable=1, pagination="remote", page_size=PAGE,
             layout="fit_data_fill", sizing_mode="stretch_width", theme="simple", margin=0, formatters=formats,
+            configuration={"columnDefaults": {"tooltip": True}},
             titles={name: name[:1].upper() + name[1:] for name in frame.columns}, stylesheets=[grid_css(self.look)])
         self.table.param.watch(self._picked, "selection")
         return card(Block(title="Trials", content=self.table, note="Best first. A click on a heading sorts, "

@@ -10,6 +10,7 @@ import panel as pn
 from engine.model import Run
 from workbench import cards
 from workbench.views.base import PageView, markup
+from workbench.views.form_values import may_change
 from workbench.views.sweep import SweepReport, backtest_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class SweepPart:
         self._test = self._button("Backtest with these", self._tested, 240, button_type="primary")
         self._cancel = self._button("Cancel this sweep", self._cancelled, 150)
         self._resume = self._button("Resume", self._resumed, 100)
-        buttons = pn.FlexBox(self._test, self._cancel, self._resume, gap="8px", margin=0)
+        self._change = self._button("Change and run", self._altered, 150)
+        buttons = pn.FlexBox(self._test, self._cancel, self._resume, self._change, gap="8px", margin=0)
         self.report = SweepReport(look=page.look, chosen=self._choose, actions=[self._live, buttons])
         self.view = pn.Column(self.report, sizing_mode="stretch_width", margin=0)
 
@@ -101,12 +103,14 @@ class SweepPart:
                 f'aria-valuemin="0" aria-valuemax="100"><i style="width:{part}"></i></div></div>')
         elif run.state == "failed":
             self._live.object = (f'<div class="error" role="alert"><b>This sweep failed.</b> '
-                                 f"{html.escape(run.error or '')} Finished trials are kept; it can be resumed.</div>")
+                                 f"{html.escape(run.error or '')}<br>"
+                                 "Finished trials are kept; it can be resumed.</div>")
         elif run.state == "cancelled":
             self._live.object = '<div class="card" role="status">This sweep was cancelled; its trials are kept.</div>'
         self._live.visible = run.state != "completed"
         self._cancel.visible = not run.finished
         self._resume.visible = run.state in ("failed", "cancelled")
+        self._change.visible = run.finished and may_change(run)
         self._test.visible = bool(self._status.get("best"))
 
     def _choose(self, number: int, parameters: Mapping[str, Any]) -> None:
@@ -124,6 +128,9 @@ class SweepPart:
     async def _cancelled(self) -> None:
         await self._page.client.cancel_sweep(self._run.id)
         await self._refresh()
+
+    async def _altered(self) -> None:
+        self._page.visit(f"/new?run={self._run.id}")
 
     async def _resumed(self) -> None:
         await self._page.client.resume_sweep(self._run.id)

@@ -16,8 +16,9 @@ def percent(value: Any, digits: int = 2) -> str:
     """A fraction as signed, coloured percent."""
     if value is None or value != value:
         return "–"
+    value = round(float(value) * 100, digits)  # what is printed as nothing is neither a gain nor a loss
     tone = "wb-gain" if value > 0 else "wb-loss" if value < 0 else ""
-    return f'<span class="{tone}">{"+" if value > 0 else ""}{number(float(value) * 100, digits)} %</span>'
+    return f'<span class="{tone}">{"+" if value > 0 else ""}{number(value, digits)} %</span>'
 
 
 def share(value: Any) -> str:
@@ -180,8 +181,15 @@ def metrics(figures: Mapping[str, float | None], currency: str) -> str:
 
 def facts(caption: str, values: Mapping[str, Any]) -> str:
     """Nested facts as two columns, keys dotted."""
-    rows = [{"key": key, "value": value} for key, value in flat(values)]
+    rows = [{"key": key, "value": _said(value)} for key, value in flat(values)]
     return table(caption, [("key", "Fact", words), ("value", "Value", words)], rows, note="nothing was recorded")
+
+
+def _said(value: Any) -> str:
+    """A fact as a person writes it: whole numbers without a point, instants without empty fractions of a second."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).removesuffix(".000000Z") + "Z" if str(value).endswith(".000000Z") else str(value)
 
 
 def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -229,6 +237,8 @@ def trade_frame(trips: analysis.Columns) -> Any:
     """The trades as a pandas frame for the grid: number, market, side, times, prices, profit, return, excursions."""
     import pandas as pd
 
+    days = (trips["exit_time"] - trips["entry_time"]) / times.DAY
+    unit, times_a_day = times.span_unit(float(np.median(days)) if len(days) else 0.0)
     stamp = {name: pd.to_datetime(np.asarray(trips[name], np.int64), unit="us") for name in ("entry_time", "exit_time")}
     return pd.DataFrame(
         {
@@ -244,7 +254,7 @@ def trade_frame(trips: analysis.Columns) -> Any:
             "return %": np.asarray(trips["return"], float) * 100,
             "MAE %": np.asarray(trips["mae"], float) * 100,
             "MFE %": np.asarray(trips["mfe"], float) * 100,
-            "days": (trips["exit_time"] - trips["entry_time"]) / times.DAY,
+            unit: days * times_a_day,
             "fees": trips["fees"],
             "status": np.asarray(trips["status"], dtype=object),
         }

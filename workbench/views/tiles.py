@@ -80,7 +80,11 @@ def shown(metric: Metric, value: float | None, currency: str = "") -> tuple[str,
             return sign + number(value, 2 if abs(value) < 10_000 else 0), currency
         case "count":
             return number(value, 0), ""
-        case "days" | "bars":
+        case "days":
+            unit, times_a_day = times.span_unit(value)
+            value *= times_a_day
+            return number(value, 1 if abs(value) < 100 and value != int(value) else 0), unit
+        case "bars":
             return number(value, 1 if abs(value) < 100 and value != int(value) else 0), metric.unit
         case _:
             return sign + number(value, 2 if value != int(value) or abs(value) < 100 else 0), ""
