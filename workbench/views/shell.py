@@ -49,7 +49,7 @@ def render(page: Page, client: AsyncClient, theme: str, *, can_leave: bool) -> A
     template.add_variable("html_attrs", f'data-theme="{look.name}"')
     template.add_variable("navigation", [
         {"href": entry.path, "label": entry.label, "current": entry is page} for entry in PAGES if entry.label])
-    pn.state.execute(view.start)
+    pn.state.onload(view.start)
     loop = asyncio.get_running_loop()
     # The last moment at which a session is known; its tasks belong to this loop.
     def ended(_context: Any) -> None:
