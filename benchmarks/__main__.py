@@ -10,7 +10,7 @@ import time
 from benchmarks.table import RESULTS, Row, render
 
 SECTIONS = ("start", "writes", "ingest", "streams", "candles", "backtests", "gekko", "gekko_live", "queue", "alerts",
-            "alert_stream", "deployments", "live_pages")
+            "alert_stream", "deployments", "live_pages", "large_database")
 
 
 def main(names: list[str]) -> int:
