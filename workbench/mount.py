@@ -75,6 +75,8 @@ async def extra(server: Any) -> None:
             else:
                 if not config.no_browser:
                     await asyncio.to_thread(_open_browser, server.login_url)
+                if config.demo:  # its report is about to be opened; other servers save the memory
+                    await pages.warm_charts()
         await asyncio.Event().wait()  # until the server stops
     finally:
         if pages is not None:

@@ -118,6 +118,13 @@ class Pages(Router):
         self._panel = self._server()
         logging.getLogger("asyncio").addFilter(unless_left)
 
+    async def warm_charts(self) -> None:
+        """Draw a chart beside the running loop, so that the first report is shown as soon as the second."""
+        try:
+            await _beside(_draw)
+        except Exception:
+            log.exception("no chart could be drawn; the pages go on")
+
     def _server(self) -> Any:
         import signal
 
@@ -267,3 +274,11 @@ def _theme(request: HTTPServerRequest) -> str:
         return "light"
     chosen = jar["wb_theme"].value if "wb_theme" in jar else ""
     return "dark" if chosen == "dark" else "light"
+
+
+def _draw() -> None:
+    from engine.plots.render import warm_up
+    from workbench import theme
+    from workbench.views.drawing import drawn
+
+    drawn(warm_up, theme.style("light"))

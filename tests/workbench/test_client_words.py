@@ -39,6 +39,13 @@ def test_pages_draw_nothing_before_somebody_looks_at_a_chart() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_what_a_first_chart_imports_can_be_loaded_before_somebody_looks_at_one() -> None:
+    code = ("import asyncio, sys; from workbench.page_server import Pages; asyncio.run(Pages.warm_charts(None)); "
+            "print(sorted({'pandas', 'holoviews'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['holoviews', 'pandas']\n", done.stderr
+
+
 def test_words_find_their_place() -> None:
     body = requests.backtest_body("sma_cross", "demo:AAPL/USD", fast=10, slow=50, start=date(2005, 1, 3),
                                   end=pd.Timestamp("2006-01-01", tz="UTC"), fee_rate=0.001, slippage=None, sizing=0.5,
