@@ -33,7 +33,7 @@ from engine.venvs import own_python
 if TYPE_CHECKING:
     from engine.advice import Advice
 
-__all__ = ["PREFIX", "UploadedStrategy", "describe", "descriptions", "find", "makes_strategies", "of_archive",
+__all__ = ["PREFIX", "UploadedStrategy", "describe", "descriptions", "find", "forget", "makes_strategies",
            "register",
            "uploads_of"]
 
@@ -131,10 +131,10 @@ def descriptions(folder: Path) -> list[dict[str, Any]]:
     return [orjson.loads(path.read_bytes())["strategy"] for path in files]
 
 
-def of_archive(folder: Path, sha256: str) -> list[str]:
-    """The names of the strategies that were registered from an archive."""
-    return [path.stem for path in folder.glob(f"{PREFIX}*.json")
-            if orjson.loads(path.read_bytes())["sha256"] == sha256]
+def forget(folder: Path, version: str) -> None:
+    """Remove what is known of a version's strategies, or why it has none."""
+    for path in folder.glob(f"{PREFIX}{version}.*"):
+        path.unlink(missing_ok=True)
 
 
 def find(name: str, folder: Path) -> UploadedStrategy:
@@ -214,6 +214,14 @@ def _talk(files: Path, script: str, job: Mapping[str, Any], data: Path, reporter
         raise Cancelled("the run was cancelled")
     if ending.reason:
         words = errors[-1] if errors else ending.reason
-        raise Invalid(f"the uploaded strategy failed: {words[:500]} ({ending.reason})", field="model",
+        raise Invalid(f"the uploaded strategy failed: {words[:500]} ({_place(errors, files) or ending.reason})",
+                      field="model",
                       remedy="mend the script and upload it again")
     return said
+
+
+def _place(lines: Sequence[str], files: Path) -> str:
+    """Where in the model's own files the last traceback ends; "" where there is none."""
+    own = re.compile(rf' *File "(?:{re.escape(MODEL)}|{re.escape(str(files))})/(.+)", line (\d+)')
+    found = [each for line in lines if (each := own.match(line))]
+    return f"{found[-1][1]}, line {found[-1][2]}" if found else ""

@@ -236,7 +236,7 @@ class Deployments:
                 raise Unavailable("the server that runs the model has not stopped it yet", remedy="try again later")
             await asyncio.sleep(0.05)
         await self._activity.delete_model(model)
-        await self.versions.tidy({version.sha256 for version in kept})
+        await self.versions.forget(kept)
 
     # -- live models
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -67,7 +67,7 @@ class Versions:
                 await asyncio.to_thread(self._keep, upload, about.sha256)
                 made = await self._insert(model, about, file=file, description=description, python=python, by=by)
         except (Invalid, NotFound):
-            await self.tidy([about.sha256])
+            await self._tidy([about.sha256])
             raise
         await asyncio.to_thread(self._register, made)
         return made, about
@@ -131,21 +131,25 @@ class Versions:
 
         return await self._db.write(work)
 
-    async def tidy(self, archives: Iterable[str]) -> None:
+    async def forget(self, gone: Sequence[Version]) -> None:
+        """Remove what belongs to versions that were deleted: their strategies, and archives that no other needs."""
+        from engine import uploads
+
+        def work() -> None:
+            for version in gone:
+                uploads.forget(self._uploads, version.id)
+
+        await asyncio.to_thread(work)
+        await self._tidy({version.sha256 for version in gone})
+
+    async def _tidy(self, archives: Iterable[str]) -> None:
         """Remove those of these archives (sha256) that no version needs."""
         def left(connection: Connection) -> set[str]:
             return set(connection.execute(select(versions.c.sha256).distinct()).scalars())
 
         async with self._keeping:
             for sha256 in set(archives) - await self._db.read(left):
-                await asyncio.to_thread(self._remove, sha256)
-
-    def _remove(self, sha256: str) -> None:
-        from engine import uploads
-
-        for name in uploads.of_archive(self._uploads, sha256):
-            (self._uploads / f"{name}.json").unlink(missing_ok=True)
-        self.path_of(sha256).unlink(missing_ok=True)
+                await asyncio.to_thread(self.path_of(sha256).unlink, missing_ok=True)
 
     def _keep(self, upload: Path, sha256: str) -> None:
         target = self.path_of(sha256)

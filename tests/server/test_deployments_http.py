@@ -136,7 +136,7 @@ async def test_who_may_what(api: httpx.AsyncClient, server: Server) -> None:
         assert (await client.get(f"/models/{id}/versions")).status_code == 401
 
 
-async def test_an_uploaded_strategy_is_one_of_the_strategies(api: httpx.AsyncClient, server: Server) -> None:
+async def test_an_uploaded_strategy_is_one_of_the_strategies(api: httpx.AsyncClient, tmp_path: Path) -> None:
     id = await model(api)
     script = b'''
 import workbench as wb
@@ -160,3 +160,10 @@ def above(params, state, bars, advice, out):
     assert (await api.post("/sweeps", json=sweep)).status_code == 201
     broken = await upload(api, id, b"import workbench as wb\n@wb.strategy\ndef f(: pass\n", file="broken.py")
     assert broken["strategies"] == [] and "SyntaxError" in broken["strategy_error"]
+    assert "broken.py, line 3" in broken["strategy_error"]
+    other = await model(api)
+    copy = await upload(api, other, script, file="above.py")
+    assert (await api.delete(f"/models/{id}")).is_success
+    names = {each["name"] for each in (await api.get("/strategies")).json()["items"]}
+    assert f"upload.{copy['id']}" in names and told["name"] not in names, "its archive stays, for the other model"
+    assert [path.name for path in tmp_path.rglob("upload.*")] == [f"upload.{copy['id']}.json"]
