@@ -117,6 +117,29 @@ def test_an_order_unfolds_and_moves_the_chart(page: Page, server: ServerProcess)
     expect(page.locator("tr.detail")).to_have_count(0)
 
 
+def test_a_page_that_was_hidden_shows_what_it_missed(page: Page, server: ServerProcess) -> None:
+    page.add_init_script("""
+        let behind = false;
+        Object.defineProperty(document, "hidden", { get: () => behind });
+        window.put = (back) => { behind = back; document.dispatchEvent(new Event("visibilitychange")); };
+    """)
+    report(server, "behind", order("first"))
+    enter(page, server, "/model?id=behind")
+    expect(orders(page)).to_have_count(1)
+    wait_until(lambda: drawn(page, "Buy") == ["first"])
+    page.evaluate("put(true)")
+    for part in range(3):
+        report(server, "behind", *(order(f"{part}-{number}", price=100.0 + number) for number in range(10)))
+    page.evaluate("put(false)")
+    expect(orders(page)).to_have_count(31)
+    wait_until(lambda: len(drawn(page, "Buy")) == 31)
+    page.get_by_role("region", name="Orders").scroll_into_view_if_needed()
+    report(server, "behind", order("sold", side="sell", price=120.0))
+    expect(orders(page)).to_have_count(32)
+    page.evaluate("window.scrollTo(0, 0)")
+    wait_until(lambda: drawn(page, "Sell") == ["sold"])
+
+
 def test_older_orders_are_loaded_on_request(page: Page, server: ServerProcess) -> None:
     report(server, "older", *(order(f"o{number:03}", at=1_700_000_000 + number) for number in range(230)))
     enter(page, server, "/model?id=older")
