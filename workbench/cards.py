@@ -60,7 +60,7 @@ def sparkline(values: Sequence[float], *, width: int = 160, height: int = 36, la
 def badge(state: str) -> str:
     """The state as a pill with a coloured rim; the word, in the colour of the text, carries the meaning."""
     colour = STATE_COLOURS.get(state, "#8793a2")
-    return (f'<span style="display:inline-block;border:1px solid {colour};border-radius:99px;'
+    return (f'<span style="display:inline-block;white-space:nowrap;border:1px solid {colour};border-radius:99px;'
             f'padding:0 8px;font-size:11px;font-weight:600">{html.escape(state)}</span>')
 
 

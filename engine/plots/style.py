@@ -122,7 +122,7 @@ class Style:
                 for key, value in attributes.get(name, {}).items():
                     setattr(model, key, value)
             if isinstance(model, Axis):
-                model.major_label_policy = NoOverlap(min_distance=6)  # narrow windows leave some out
+                model.major_label_policy = NoOverlap(min_distance=2)  # narrow windows leave some out
 
 
 def stamps(time: np.ndarray) -> np.ndarray:
