@@ -7,7 +7,8 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,8 +66,8 @@ class Cluster:
             address: Any = self._scheduler
         else:
             loop = asyncio.get_running_loop()
-            if loop.get_exception_handler() is None:
-                loop.set_exception_handler(_without_lost_connections)
+            if not isinstance(before := loop.get_exception_handler(), _WithoutEndings):
+                loop.set_exception_handler(_WithoutEndings(before))
             self._cluster = address = distributed.LocalCluster(
                 asynchronous=True, processes=True, n_workers=self._workers, threads_per_worker=1, host="127.0.0.1",
                 dashboard_address=None, scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
@@ -135,30 +136,49 @@ class Cluster:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         client, self.client = self.client, None
         cluster, self._cluster = self._cluster, None
-        for closing, timeout in ((client, CLIENT_TIMEOUT), (cluster, CLUSTER_TIMEOUT)):
-            if closing is None:
-                continue
-            try:
-                if closing is cluster:
-                    for nanny in {*cluster.workers.values(), *cluster._created}:
-                        nanny.auto_restart = False
-                        if (pid := getattr(nanny, "pid", None)):
-                            os.kill(pid, signal.SIGKILL)
-            except OSError as error:
-                log.debug("closing the pool: %s", error)
-            # Not wait_for, which would wait for it all the same.
-            ending = asyncio.ensure_future(closing.close())
-            ending.add_done_callback(lambda task: task.cancelled() or task.exception())
-            await asyncio.wait([ending], timeout=timeout)
+        if client is not None:
+            await _within(CLIENT_TIMEOUT, client.close())
+        for _ in range(2 if cluster is not None else 0):  # the second time for a worker that was about to begin
+            nannies = tuple(cluster._created)
+            for nanny in nannies:
+                nanny.auto_restart = False
+                if (pid := getattr(nanny, "pid", None)):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            # The cluster does not know how to close those that are still starting, and would stay half closed.
+            await _within(CLUSTER_TIMEOUT, *(nanny.close() for nanny in nannies))
+            await _within(CLUSTER_TIMEOUT, cluster.close())
+            if cluster.status.name != "closing":
+                return
+            cluster.status = type(cluster.status).failed
 
 
-def _without_lost_connections(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The loop's report of exceptions that nobody awaited, but for connections to processes that ended: Dask leaves
-    such futures behind when workers go."""
-    from distributed.comm import CommClosedError
+async def _within(timeout: float, *closings: Awaitable[Any]) -> None:
+    """Wait for these, for so long. Not with wait_for, which would wait for them all the same."""
+    ending = asyncio.gather(*closings, return_exceptions=True)
+    await asyncio.wait([ending], timeout=timeout)
+    for problem in ending.result() if ending.done() else [f"no end within {timeout:g} s"]:
+        if isinstance(problem, BaseException | str) and problem != "OK":
+            log.debug("closing the pool: %s", problem)
 
-    if not isinstance(context.get("exception"), CommClosedError):
-        loop.default_exception_handler(context)
+
+class _WithoutEndings:
+    """The loop's report of exceptions that nobody awaited, but for connections to processes that ended, and processes
+    that were ended while they started: Dask leaves such futures behind. (A start that fails is told of by `open`.)"""
+
+    def __init__(self, before: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], Any] | None) -> None:
+        self._before = before
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        from distributed.comm import CommClosedError
+
+        error = context.get("exception")
+        if isinstance(error, CommClosedError) or str(error) == "Nanny failed to start.":
+            return
+        if self._before is not None:
+            self._before(loop, context)
+        else:
+            loop.default_exception_handler(context)
 
 
 def _load() -> Any:
