@@ -245,7 +245,7 @@ def _parameters(config: Mapping[str, Any], name: str, method: Method, advisor: M
     if name == "custom" and isinstance(own := config.get(name), Mapping) and "seed" in own:
         _take(params, strategy, config, name, {"seed": "seed"}, problems)
     if problems:
-        raise Invalid(str(problems[0]), field=problems[0].field, remedy=problems[0].remedy, problems=problems)
+        raise Invalid(problems[0].message, field=problems[0].field, remedy=problems[0].remedy, problems=problems)
     return params
 
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final
 
 from tornado.iostream import StreamClosedError
 
-from engine.errors import Conflict, Invalid, NotFound, Unavailable, WorkbenchError
+from engine.errors import Conflict, Invalid, NotFound, Problem, Unavailable, WorkbenchError
 from engine.gekko_answer import FILE, READY, early_file
 from engine.gekko_ranges import read_date
 from engine.gekko_text import ROWS, figures, weave
@@ -71,8 +71,9 @@ class Gekko(Guarded):
         return ", ".join(sorted({*self.operations, *(["HEAD"] if "GET" in self.operations else [])}, reverse=True))
 
     def render_failure(self, failure: Failure) -> Any:
-        said = f"{failure.message} ({failure.problems[0].remedy})" if failure.problems and failure.problems[0].remedy \
-            else failure.message
+        first = failure.problems[0] if failure.problems else Problem("", failure.message)
+        field = first.field if first.field not in failure.message else ""  # clients show these words alone
+        said = str(Problem(field, failure.message, first.remedy))
         return {"type": "error", "error": said, "request_id": self.request_id, "problems": [
             {"field": each.field, "message": each.message, "remedy": each.remedy} for each in failure.problems]}
 

@@ -165,6 +165,8 @@ def test_what_fails_or_hangs_in_the_original_is_refused_with_a_reason(client: ht
     assert said["type"] == "error" and said["error"]
     if field:
         assert field in [problem["field"] for problem in said["problems"]]
+    for problem in said["problems"][:1]:
+        assert problem["field"] in said["error"] and said["error"].count(f"({problem['remedy']})") <= 1
 
 
 def test_a_gap_is_named(client: httpx.Client) -> None:
