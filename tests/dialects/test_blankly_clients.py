@@ -15,7 +15,7 @@ from tests.blankly_clients import MissingClientError, python_of
 from tests.harness import ServerProcess
 from workbench import snippets
 
-CLIENT_TIMEOUT = 120.0
+CLIENT_TIMEOUT = 300.0
 SLATES = {"slate-1.0.0b0": "A", "slate-1.1.0b0": "B", "slate-1.10.6b0": "C"}
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.blankly_clients import FOLDER, ROOT, MissingClientError, python_of
 from tests.harness import ServerProcess, wait_until
 
-TIMEOUT = 90.0
+TIMEOUT = 300.0
 UP = "import time\nprint('up', flush=True)\nwhile True: time.sleep(0.05)\n"
 BACKTEST = """
 from blankly_external import Reporter

@@ -99,7 +99,7 @@ try:
 except Unavailable as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert "candles cannot be written: File too large" in done.stdout, done.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.parent.name == "1m"} == (
         before)

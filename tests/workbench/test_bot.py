@@ -205,7 +205,7 @@ def test_a_killed_bots_words_arrive_once_and_in_order(server: ServerProcess, spo
 def test_a_program_that_ends_leaves_nothing_unsaid(server: ServerProcess, spool: Path) -> None:
     program = ("import sys\nfrom workbench.bot import Bot\nbot = Bot('brief', url=sys.argv[1], token=sys.argv[2], "
                "spool=sys.argv[3])\nfor n in range(500): bot.log(n)\n")
-    subprocess.run([sys.executable, "-c", program, server.url, server.token, str(spool)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, server.url, server.token, str(spool)], check=True, timeout=240)
     assert lines_of(server, "brief") == [str(number) for number in range(500)]
 
 
