@@ -36,6 +36,9 @@ GRACE: Final = 4.0
 LINE: Final = 8192
 """Bytes of a line that are kept; the rest is cut off and said to be."""
 
+SILENT: Final = 60.0
+"""Seconds without a beat after which a model that used to beat does not answer."""
+
 RATE: Final = 2000
 """Lines a second that are kept of each pipe; those beyond are counted and left out."""
 
@@ -49,12 +52,14 @@ _PROGRESS: Final = re.compile(r"Progress:\s*\[[^\]]*\]\s*([0-9.]+)\s*%")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What the model uses: bytes of memory now and at most, seconds of processor time, processes now."""
+    """What the model uses: bytes of memory now and at most, seconds of processor time, processes now; and whether it
+    answers: one that has begun to say that it is alive, and then said so no more, does not."""
 
     memory: int = 0
     most: int = 0
     cpu: float = 0.0
     processes: int = 0
+    answers: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +114,7 @@ class ModelProcess:
     _tracebacks: int = 0
     _printed: int = 0
     _past_cpu: dict[int, float] = field(default_factory=dict)
+    _beat: float = 0.0
     _weighed: float = 0.0
     _weight: int = 0
     _boxed: bool = field(init=False)
@@ -320,7 +326,10 @@ class ModelProcess:
             except orjson.JSONDecodeError:
                 entry = None
             if isinstance(entry, dict):
-                self.on_entry(entry)
+                if entry.get("kind") == "beat":
+                    self._beat = time.monotonic()
+                else:
+                    self.on_entry(entry)
             elif line.strip():
                 self.on_line("stderr", f"not an entry: {line[:200].decode(errors='replace')}")
 
@@ -340,7 +349,8 @@ class ModelProcess:
             with contextlib.suppress(PermissionError):
                 memory = sum(map(share_of, clocks))
         self.usage = Usage(memory=memory, most=max(self.usage.most, memory), cpu=self.usage.cpu + max(0.0, used),
-                           processes=len(clocks))
+                           processes=len(clocks),
+                           answers=not self._beat or time.monotonic() - self._beat < SILENT)
         share = self.box.plan.cpu / 1000
         return min(1.0, used / share - seconds) if used > share * seconds * 1.1 else 0.0
 

@@ -23,8 +23,8 @@ CHILD: Final = Path(__file__).with_name("model_child")
 
 Emit = Callable[[str, Mapping[str, Any]], None]
 """Hears, in order: "phase" {"message"}, "log" {"line", "type"}, "entry" (an entry's JSON), "progress" {"progress"},
-"usage" {"memory", "most", "cpu", "processes"} and at the end one of "done", "failed", "stopped", each with {"error",
-"code", "lines", "dropped", "tracebacks", "memory", "cpu"}."""
+"usage" {"memory", "most", "cpu", "processes", "answers"} and at the end one of "done", "failed", "stopped", each with
+{"error", "code", "lines", "dropped", "tracebacks", "memory", "cpu"}."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +109,8 @@ def _run(job: ModelJob, folder: Path, emit: Emit, stopped: Callable[[], bool]) -
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    return {"memory": usage.memory, "most": usage.most, "cpu": usage.cpu, "processes": usage.processes}
+    return {"memory": usage.memory, "most": usage.most, "cpu": usage.cpu, "processes": usage.processes,
+            "answers": usage.answers}
 
 
 def _version(manifest: Mapping[str, Any]) -> str:

@@ -17,6 +17,15 @@ _lock = threading.Lock()
 _pipe = os.environ.get("WORKBENCH_ENTRIES", "")
 
 
+def _forked():
+    """In a child of fork: whoever held the lock is not there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def plain(value, depth=0):
     """What JSON can say of any value: numbers of numpy become numbers, NaN and infinities null, the rest text."""
     if value is None or isinstance(value, (bool, str)):

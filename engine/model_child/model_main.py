@@ -18,6 +18,7 @@ import traceback
 
 import slate_address  # beside this file
 
+BEAT = 5.0  # seconds
 DEFAULTS = {
     "settings.json": {"settings": {"use_sandbox_websockets": False, "websocket_buffer_size": 10000,
                                    "test_connectivity_on_auth": False, "auto_truncate": False}},
@@ -79,6 +80,15 @@ def backtest(job):
     return True
 
 
+def beat():
+    """Say now and then that the process is alive: one that hangs in native code or is stopped does not."""
+    from blankly_external import report
+
+    while True:
+        report("beat")
+        time.sleep(BEAT)
+
+
 def wait_for_threads():
     """Stay while the model works in threads of its own."""
     while True:
@@ -109,6 +119,8 @@ def main():
     try:
         slate_address.install()
         prepare(job)
+        if job["kind"] != "backtest":
+            threading.Thread(target=beat, name="workbench beat", daemon=True).start()
         run_script(job)
         if job["kind"] == "backtest":
             good = backtest(job)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from engine import model_process, sandbox
-from engine.model_process import Ending, ModelProcess
+from engine.model_process import Ending, ModelProcess, Usage
 from engine.sandbox import Box, Isolation, Plan, interpreter_folders, isolation, plan_of
 
 UNBOXED = Isolation(kind="limits", reason="for the test")
@@ -29,6 +29,7 @@ class Heard:
         self.lines: list[tuple[str, str]] = []
         self.entries: list[Any] = []
         self.progress: list[float] = []
+        self.answers: list[bool] = []
         self.ending: Ending
 
     def texts(self, pipe: str) -> list[str]:
@@ -36,16 +37,23 @@ class Heard:
 
 
 def run(folder: Path, script: str, plan: Plan = SMALL, *, network: bool = False, grace: float = 0.5,
-        stopped: Callable[[Heard], bool] = lambda heard: False, environment: Mapping[str, str] | None = None) -> Heard:
+        stopped: Callable[[Heard], bool] = lambda heard: False, environment: Mapping[str, str] | None = None,
+        on_usage: Callable[[Heard], object] = lambda heard: None) -> Heard:
     folder.mkdir(exist_ok=True)
     (folder / "bot.py").write_text(script)
     heard = Heard()
+
+    def hear_usage(usage: Usage) -> None:
+        heard.answers.append(usage.answers)
+        on_usage(heard)
+
     box = Box(plan=plan, network=network, model=folder, readable=FOLDERS,
               environment={"PYTHONUNBUFFERED": "1", **(environment or {})})
     script_path = "/model/bot.py" if isolation().kind == "bubblewrap" else str(folder / "bot.py")
     process = ModelProcess(box=box, inner=[str(PYTHON), "-Iu", script_path], slot=7, folder=folder, grace=grace,
                            on_line=lambda pipe, text: heard.lines.append((pipe, text)),
-                           on_entry=heard.entries.append, on_progress=heard.progress.append)
+                           on_entry=heard.entries.append, on_progress=heard.progress.append,
+                           on_usage=hear_usage)
     heard.ending = process.run(lambda: stopped(heard))
     return heard
 
@@ -172,6 +180,20 @@ for child in children:
 print(len(shared))
 """, replace(SMALL, memory=300))
     assert heard.ending.reason == "" and heard.texts("stdout") == ["100000000"]
+
+
+def test_one_that_stops_saying_that_it_is_alive_does_not_answer(kept_apart: str, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_process, "SILENT", 0.5)
+    heard = run(tmp_path / "m", """
+import os, time
+def beat(): os.write(int(os.environ["WORKBENCH_ENTRIES"]), b'{"kind": "beat"}\\n')
+beat()
+while not os.path.exists(os.path.join(os.path.dirname(__file__), "go")): time.sleep(0.05)
+while True: beat(); time.sleep(0.05)
+""", stopped=lambda heard: heard.answers[-1:] == [True] and False in heard.answers,
+                on_usage=lambda heard: None if all(heard.answers) else (tmp_path / "m" / "go").write_text(""))
+    assert heard.ending.stopped and heard.entries == []
 
 
 def test_a_time_limit_holds(kept_apart: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine import archive
+from engine import archive, model_process
 from engine.errors import Invalid
 from engine.model_runner import ModelJob, run
 from engine.sandbox import LIVE_PLANS, Plan
@@ -117,6 +117,14 @@ print("script over")
 """
     assert house.run({"bot.py": script}, stopped=lambda: len(house.lines("stdout")) > 5) == "stopped"
     assert house.lines("stdout").count("tick") >= 4 and house.told[-1][1]["error"] == ""
+
+
+def test_a_live_model_says_that_it_is_alive(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never said so is not missed: so it has said so when it is, as it is here between two times."""
+    monkeypatch.setattr(model_process, "SILENT", 0.5)
+    assert house.run({"bot.py": "import time\nwhile True: time.sleep(0.05)"},
+                     stopped=lambda: any(not data["answers"] for data in house.all("usage"))) == "stopped"
+    assert not house.all("entry")
 
 
 def test_environments_are_made_once_for_a_version_and_its_requirements(venvs: Path) -> None:

@@ -80,7 +80,10 @@ def bars(standing: Standing, plan: Mapping[str, Any] | None, cores: float | None
     most = float(usage.get("most") or 0) / _MIB
     given = float(plan["cpu"]) / 1000
     cpu = "measuring …" if cores is None else f"{cores:.2f} of {given:g} cores"
-    return ('<div class="usage" style="display:grid;grid-template-columns:max-content minmax(60px,1fr) max-content;'
+    silent = "" if usage.get("answers", True) else (
+        '<p class="loss" role="status" style="margin:6px 0 0">It does not answer: its process hangs or is stopped.</p>')
+    return (silent +
+            '<div class="usage" style="display:grid;grid-template-columns:max-content minmax(60px,1fr) max-content;'
             'gap:4px 10px;align-items:center;margin-top:8px;font-variant-numeric:tabular-nums">'
             + _bar("Memory", memory / allowed, f"{memory:,.0f} of {allowed:,.0f} MiB",
                    f"at most {most:,.0f} MiB so far, {usage.get('processes', 0)} processes")
