@@ -36,6 +36,7 @@ TIME_FORMATS: Final = tuple(
                  "%m-%d-%Y", "%b %d, %Y", "%d-%b-%Y", "%d %b %Y")
     for clock in ("", " %H:%M:%S", " %H:%M", " %H%M%S", " %H%M", " %I-%p", " %I:%M %p", " %I:%M:%S %p")
 )
+_UNIT_KNOWN: Final = 1e8  # seconds in 1973; smaller numbers of seconds could be milliseconds of the year 1970
 _CALENDAR_DAY: Final = (1900_01_01, 2200_12_31)
 _CALENDAR_SECOND: Final = (1900_01_01_00_00_00, 2200_12_31_23_59_59)
 _TIME_REMEDY: Final = "use ISO 8601 such as 2023-01-31T00:00:00Z, or seconds since 1970"
@@ -104,13 +105,14 @@ def plain_name(name: object) -> str:
 def micros_of_numbers(values: np.ndarray) -> np.ndarray:
     """Int64 microseconds of epoch numbers in s, ms, us or ns (told apart by size), or of 20230131 and 20230131093000.
 
-    Raises `ValueError` for numbers that are none of these.
+    Raises `ValueError` for numbers that are none of these, and where the unit changes from one to the next.
     """
     if not len(values):
         return np.empty(0, np.int64)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("not a finite number")
     low, high = values.min(), values.max()
+    _refuse_two_units(values)
     if values.dtype.kind in "iu":
         if _CALENDAR_DAY[0] <= low and high <= _CALENDAR_DAY[1]:
             return _calendar(values, np.zeros_like(values))
@@ -124,6 +126,25 @@ def micros_of_numbers(values: np.ndarray) -> np.ndarray:
                 return whole * (times.SECOND // per_second) if per_second <= times.SECOND else whole // 1_000
             return np.round(values * (times.SECOND / per_second)).astype(np.int64)
     raise ValueError("too large for a time")
+
+
+def another_unit(number: np.ndarray | float, before: np.ndarray | float) -> np.ndarray:
+    """Where epoch numbers are in another unit than those before them: after 1973 in either, and about 1000, 1000^2 or
+    1000^3 times as large or as small."""
+    sizes = np.abs(np.asarray(number, np.float64)), np.abs(np.asarray(before, np.float64))
+    small, large = np.minimum(*sizes), np.maximum(*sizes)
+    thousands = np.log(np.maximum(large, 1.0) / np.maximum(small, 1.0)) / np.log(1000.0)
+    whole = np.rint(thousands)
+    return (small >= _UNIT_KNOWN) & (whole >= 1) & (np.abs(thousands - whole) < 0.1)  # within a factor of two
+
+
+def _refuse_two_units(values: np.ndarray) -> None:
+    size = np.abs(values.astype(np.float64))
+    if size.max() < 500.0 * max(size.min(), 1.0):
+        return
+    changed = np.flatnonzero(another_unit(size[1:], size[:-1]))
+    if len(changed):
+        raise ValueError(f"the time of row {changed[0] + 2} is in another unit than that of the row before")
 
 
 def _calendar(day: np.ndarray, clock: np.ndarray) -> np.ndarray:

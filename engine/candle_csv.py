@@ -14,6 +14,7 @@ from engine.candle_columns import (
     ALIASES,
     EXTRAS,
     REQUIRED,
+    another_unit,
     choose_format,
     detect,
     micros_of_numbers,
@@ -27,6 +28,7 @@ _PREAMBLE: Final = 20  # lines before the header that some sources put there
 _SAMPLE: Final = 200
 _MOST_PROBLEMS: Final = 20
 _NUMBERS: Final = ("open", "high", "low", "close", "volume", "vwp", "trades", "adjusted")
+_EPOCH: Final = re.compile(r"\d{9,20}(\.\d*)?")
 # A table without a header: what most exchanges' dumps hold, and the twelve columns of Binance's.
 _BARE: Final = ("time", "open", "high", "low", "close", "volume")
 _BARE_12: Final = (*_BARE, "close_time", "quote_volume", "trades", "taker_base", "taker_quote", "ignore")
@@ -188,6 +190,7 @@ def _slow(data: bytes, layout: Layout) -> Columns:
     stamps: list[int] = []
     symbols: list[str] = []
     problems: list[Problem] = []
+    before: float | None = None
     for line, row in _rows(data, layout):
         for name, column in found.items():
             position = layout.positions[name][0]
@@ -203,10 +206,15 @@ def _slow(data: bytes, layout: Layout) -> Columns:
             except ValueError:
                 problems.append(_fault(line, layout.names[position], name, text))
         text = _joined(row, layout.positions["time"])
+        name = layout.names[layout.positions["time"][0]]
+        number = float(text) if _EPOCH.fullmatch(text) else None
+        if number and before and not 0.002 < number / before < 500 and another_unit(number, before):
+            problems.append(Problem("time", f"line {line}, column {name}: {text[:60]!r} is in another unit of time "
+                                            "than the line before", "give all times in seconds, or all in milliseconds"))
+        before = number
         try:
             stamps.append(micros_of_text(text, layout.formats))
         except Invalid as error:
-            name = layout.names[layout.positions["time"][0]]
             problems.append(_fault(line, name, "time", text, error.remedy))
         if "symbol" in layout.positions:
             position = layout.positions["symbol"][0]

@@ -9,6 +9,7 @@ from engine import times
 from engine.calendars import Gap, calendar_of, gaps_of
 from engine.candles import Candles
 from engine.errors import Invalid, Problem
+from engine.quality import bad_bars
 from engine.result import Columns
 from engine.spec import BacktestSpec
 
@@ -31,8 +32,8 @@ def holes(candles: Candles) -> list[Gap]:
 def examine(spec: BacktestSpec, name: str, candles: Candles) -> tuple[Candles, list[dict[str, str]]]:
     """The bars that may be traded, and what was wrong with the others.
 
-    Bars with a price of zero or less are left out, with a warning; holes are warned of. With `data_mode` "fail" both
-    raise `Invalid` that names them.
+    Bars with a price of zero or less are left out, with a warning; of holes, and of bars whose extremes cannot be,
+    there is a warning. With `data_mode` "fail" all three raise `Invalid` that names them.
     """
     problems: list[Problem] = []
     warnings: list[dict[str, str]] = []
@@ -46,6 +47,12 @@ def examine(spec: BacktestSpec, name: str, candles: Candles) -> tuple[Candles, l
         candles = candles.take(~bad)
         if not len(candles):
             raise Invalid(f"{name} has no bar with usable prices", field="markets", remedy="correct the data")
+    odd = bad_bars(candles)
+    if len(odd):
+        text = f"{name}: {len(odd)} bars with a high below or a low above another of their prices, the first at " \
+               + times.iso(int(candles.time[odd[0]]))
+        problems.append(Problem("markets", text, "correct or delete them"))
+        warnings.append(notice("impossible_bars", text + "; they were used as they are"))
     gaps = holes(candles)
     if gaps:
         biggest = sorted(gaps, key=lambda gap: -gap.missing)[:_NAMED]

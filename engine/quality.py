@@ -102,7 +102,7 @@ def quality(candles: Candles) -> Quality:
     gaps = gaps_of(ordered.time, candles.resolution, calendar)
     grave = [gap for gap in gaps if gap.severity == "gap"]
     missing = sum(gap.missing for gap in grave)
-    bad = _bad_bars(candles)
+    bad = bad_bars(candles)
     outliers = _outliers(ordered)
     silent = candles.volume <= 0
     prices = np.minimum(np.minimum(candles.open, candles.close), np.minimum(candles.high, candles.low))
@@ -126,12 +126,16 @@ def quality(candles: Candles) -> Quality:
     )
 
 
-def _bad_bars(candles: Candles) -> np.ndarray:
+def bad_bars(candles: Candles) -> np.ndarray:
     """Positions of bars whose extremes are not their extremes, by more than rounding."""
-    slack = 1e-9 * np.abs(candles.close)
-    low_high = candles.high < np.maximum(candles.open, candles.close) - slack
-    high_low = candles.low > np.minimum(candles.open, candles.close) + slack
-    return np.flatnonzero(low_high | high_low | (candles.high < candles.low))
+    opens, highs, lows, closes = candles.open, candles.high, candles.low, candles.close
+    odd = np.flatnonzero((highs < opens) | (highs < closes) | (lows > opens) | (lows > closes))
+    if len(odd):
+        opens, highs, lows, closes = (column[odd] for column in (opens, highs, lows, closes))
+        slack = 1e-9 * np.abs(closes)
+        odd = odd[(highs < np.maximum(opens, closes) - slack) | (lows > np.minimum(opens, closes) + slack)
+                  | (highs < lows)]
+    return odd
 
 
 def _outliers(candles: Candles) -> np.ndarray:

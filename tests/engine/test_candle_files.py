@@ -115,6 +115,9 @@ def test_of_a_time_given_twice_the_last_row_counts() -> None:
     ("2020-01-02,1,1_0,1,1\n", [("high", "line 2, column high: '1_0'")]),
     ("2200-01-01,1,1,1,1\n1899-12-31,1,1,1,1\n", [("time", "line 2, column date: '2200-01-01' is not a time"),
                                                   ("time", "line 3, column date: '1899-12-31' is not a time")]),
+    ("1577957400,1,1,1,1\n1577957460,1,1,1,1\n1577957520000,1,1,1,1\n1577957580,1,1,1,1\n", [
+        ("time", "line 4, column date: '1577957520000' is in another unit of time than the line before"),
+        ("time", "line 5, column date: '1577957580' is in another unit")]),
     ("2020-01-02,a,b,c,d\n" * 30, [(name, "line") for name in ("open", "high", "low", "close")] * 5),
 ])
 def test_every_fault_is_named_by_line_and_column(rows: str, problems: list[tuple[str, str]]) -> None:
@@ -138,6 +141,22 @@ def test_what_cannot_be_understood_says_why(text: str, field: str, message: str)
     with pytest.raises(Invalid, match=message) as caught:
         one(text)
     assert caught.value.field == field and caught.value.remedy
+
+
+@pytest.mark.parametrize("form", ["parquet", "json"])
+def test_times_in_seconds_and_milliseconds_are_not_mixed_up(form: str) -> None:
+    stamps = [1577957400000, 1577957460, 1577957520]
+    data = (parquet(table().set_column(0, "start", pa.array(stamps))) if form == "parquet" else
+            json.dumps([{"start": each, **dict.fromkeys(FIELDS, 1.0)} for each in stamps]).encode())
+    with pytest.raises(Invalid, match="the time of row 2 is in another unit than that of the row before") as caught:
+        one(data, form)
+    assert caught.value.field == "time" and caught.value.remedy
+
+
+def test_milliseconds_from_1970_on_are_one_unit() -> None:
+    text = "start,open,high,low,close\n" + "".join(f"{86_400_000 * day},1,1,1,1\n" for day in range(19_000))
+    candles = one(text)
+    assert candles.resolution == 86400 and candles.time[-1] == 18_999 * times.DAY
 
 
 def test_an_ambiguous_date_is_settled_by_its_format() -> None:

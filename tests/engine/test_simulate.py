@@ -151,6 +151,21 @@ def test_bars_without_a_price_are_left_out_or_refused():
         simulate.run(spec(), MemoryStore(bars([0.0, -1.0])))
 
 
+def test_bars_whose_extremes_cannot_be_are_named_or_refused():
+    candles = bars([10, 11, 12, 13, 14], spread=0.01)
+    candles.high[1], candles.low[3] = 5, 15
+    hold = spec(strategy="buy_and_hold", params={})
+    made = simulate.run(hold, MemoryStore(candles))
+    said = next(entry["message"] for entry in made.warnings if entry["code"] == "impossible_bars")
+    assert "2 bars with a high below or a low above" in said and "2020-01-02" in said
+    assert len(made.tables["equity"]["time"]) == 5
+    with pytest.raises(Invalid, match="2 bars with a high below") as caught:
+        simulate.run(hold.model_copy(update={"data_mode": "fail"}), MemoryStore(candles))
+    assert caught.value.field == "markets"
+    sound = bars([10, 11, 12, 13, 14], spread=0.01)
+    assert "impossible_bars" not in codes(simulate.run(hold, MemoryStore(sound)))
+
+
 def test_a_warm_up_longer_than_the_data_is_said():
     assert "warm_up" in codes(simulate.run(spec(params={"fast": 10, "slow": 50}), MemoryStore(walk(50))))
     assert "warm_up" not in codes(simulate.run(spec(params={"fast": 10, "slow": 50}), MemoryStore(walk(51))))
