@@ -131,8 +131,9 @@ class Optimizations:
     async def cancel(self, id: str) -> Run:
         """Stop a search; its finished trials stay. As `Runs.cancel`."""
         await self.get(id)
+        driver = self._drivers.get(id)  # not one that `resume` begins meanwhile
         run = await self._runs.cancel(id)
-        if driver := self._drivers.get(id):
+        if driver is not None:
             driver.cancel()
         return run
 
