@@ -210,7 +210,7 @@ def _slow(data: bytes, layout: Layout) -> Columns:
         number = float(text) if _EPOCH.fullmatch(text) else None
         if number and before and not 0.002 < number / before < 500 and another_unit(number, before):
             problems.append(Problem("time", f"line {line}, column {name}: {text[:60]!r} is in another unit of time "
-                                            "than the line before", "give all times in seconds, or all in milliseconds"))
+                                    "than the line before", "give all times in seconds, or all in milliseconds"))
         before = number
         try:
             stamps.append(micros_of_text(text, layout.formats))
