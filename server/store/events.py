@@ -31,6 +31,7 @@ __all__ = ["EventLog", "Span"]
 _logger: Final = logging.getLogger(__name__)
 
 _PAGE: Final = 1000
+_SCAN: Final = 100_000  # events among which those of a prefix are looked for in one read
 _MANY: Final = 1000  # events of one transaction from which on they are not held for those who keep up
 _RETRY: Final = 0.5  # seconds before a failed look at the log is repeated
 
@@ -256,13 +257,15 @@ class EventLog(Subscriber):
         """A page of the firehose, and the id up to which it is complete."""
         query = select(*_COLUMNS).where(events.c.id > after)
         if prefix:  # LIKE ignores case on SQLite
-            query = query.where(func.substr(events.c.stream, 1, len(prefix)) == prefix)
+            query = query.where(func.substr(events.c.stream, 1, len(prefix)) == prefix, events.c.id <= after + _SCAN)
         query = query.order_by(events.c.id).limit(_PAGE)
 
         def work(connection: Connection) -> tuple[list[Event], int]:
             newest = _last_id(connection)
             found = [_event(row) for row in connection.execute(query)]
-            return found, found[-1].id if len(found) == _PAGE else max(newest, after)
+            if len(found) == _PAGE:
+                return found, found[-1].id
+            return found, max(min(newest, after + _SCAN) if prefix else newest, after)
 
         return await self._db.read(work)
 

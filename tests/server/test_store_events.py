@@ -12,6 +12,7 @@ from sqlalchemy.event import listen
 from engine import times
 from engine.errors import Invalid, Unavailable
 from engine.model import Event
+from server.store import events as log_module
 from server.store.database import Database
 from server.store.encoding import encode
 from server.store.events import EventLog
@@ -506,3 +507,25 @@ async def test_old_chatter_is_found_without_looking_at_anything_else(database: D
     await add(database, log, "a", 5)
     await log.prune(times.now())
     assert plans and "ix_events_chatter" in plans[0]
+
+
+async def test_what_is_rare_is_looked_for_piece_by_piece(
+        database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "_SCAN", 4)
+    for stream in ("a", "run/1", *"bcdefghijklmn", "run/2", "o"):
+        await add(database, log, stream, 1)
+    fresh = EventLog(database)
+    pieces: list[list[str]] = []
+    position = 0
+    while position < await fresh.last_id():
+        found, seen = await fresh._page_all("run/", position)
+        assert seen - position <= 4
+        pieces.append([event.stream for event in found])
+        position = seen
+    assert [stream for piece in pieces for stream in piece] == ["run/1", "run/2"] and len(pieces) >= 5
+    reader = Reader(fresh.follow_all("run/", after_id=0))
+    await reader.has(2)
+    await add(database, fresh, "run/3", 1)
+    await reader.has(3)
+    assert [event.stream for event in reader.events] == ["run/1", "run/2", "run/3"]
+    await reader.stop()
