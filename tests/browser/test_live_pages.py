@@ -188,7 +188,7 @@ def test_the_browser_keeps_a_bounded_tail(page: Page, server: ServerProcess) -> 
     for part in range(5):
         report(server, "flood", *lines([f"line {part * 1000 + number}" for number in range(1000)]))
     expect(log).to_contain_text("line 4999", timeout=60_000)
-    assert log.locator("tbody tr").count() == 1000
+    expect(log.locator("tbody tr")).to_have_count(1000)
     page.get_by_role("button", name="Load earlier").click()
     expect(log).to_contain_text("line 3999")
 

@@ -79,7 +79,7 @@ def test_every_tab_opens_without_errors_or_foreign_requests(reports, page, look)
     ):
         open_tab(page, tab)
         page.get_by_text(words, exact=True).first.wait_for()
-    assert page.get_by_text("is being drawn").count() == 0
+    wait_until(lambda: page.get_by_text("is being drawn").count() == 0)
 
 
 @pytest.mark.parametrize("sample", ["no_trades", "one_bar", "long_names"])
