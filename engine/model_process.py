@@ -113,6 +113,8 @@ class ModelProcess:
     _dropped: int = 0
     _tracebacks: int = 0
     _printed: int = 0
+    _unwinding: bool = False
+    _raised: str = ""
     _past_cpu: dict[int, float] = field(default_factory=dict)
     _beat: float = 0.0
     _weighed: float = 0.0
@@ -220,7 +222,7 @@ class ModelProcess:
             number = -code if code < 0 else code - 128 if code > 128 else 0
             with contextlib.suppress(ValueError):
                 reason = f"killed by {signal.Signals(number).name}" if number else ""
-            reason = reason or f"exit code {code}"
+            reason = reason or (f"{self._raised[:300]} (exit code {code})" if self._raised else f"exit code {code}")
         self.on_usage(self.usage)
         return Ending(code=code, reason=reason, stopped=asked, usage=self.usage, lines=self._lines,
                       dropped=self._dropped, tracebacks=self._tracebacks)
@@ -306,8 +308,11 @@ class ModelProcess:
             return
         pipe.kept += 1
         text = raw[:LINE].decode(errors="replace") + (" … (cut)" if len(raw) > LINE else "")
-        if text.startswith("Traceback (most recent call last)"):
-            self._tracebacks += 1
+        began = text.startswith("Traceback (most recent call last)")
+        self._tracebacks += began
+        if pipe.name == "stderr":  # the line that ends a traceback is what it died of, if it is the last of all
+            self._raised = text if self._unwinding and text[:1].strip() else ""
+            self._unwinding = began or (self._unwinding and not self._raised)
         self._lines += 1
         self.on_line(pipe.name, text.replace("\0", "\\0"))
 

@@ -20,7 +20,7 @@ import orjson
 from engine import times
 from engine.activity import Model
 from engine.deployment import Version
-from engine.errors import Invalid, NotFound, WorkbenchError
+from engine.errors import Conflict, Invalid, NotFound, WorkbenchError
 from engine.sandbox import BACKTEST_PLANS, LIVE_PLANS, plan_of
 from server.dialects import blankly_deploy_projects, blankly_deploy_signin
 from server.dialects.blankly_body import Fields
@@ -153,9 +153,16 @@ class _Uploading(_OfModel):
         name, words = fields.text("name"), fields.text("generalDescription", "description")
         new = model is None
         if model is None:
-            model = await activity.create_model(
-                await self.project_of(fields.text("projectId")), name or "model", description=words or "", kind=kind,
-                dialect="blankly", id=fields.text("modelId") or None)
+            id = fields.text("modelId") or None
+            try:
+                model = await activity.create_model(
+                    await self.project_of(fields.text("projectId")), name or "model", description=words or "",
+                    kind=kind, dialect="blankly", id=id)
+            except Conflict as taken:  # perhaps it was made just now, by another upload of the same program
+                try:
+                    model, new = await self.model_of(id or "", fields.text("projectId")), False
+                except NotFound:
+                    raise taken from None
         try:
             version, _ = await self.services.deployments.versions.add(
                 model.id, upload.file, file=upload.name, description=description,

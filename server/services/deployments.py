@@ -378,7 +378,7 @@ class Deployments:
 
     async def _finish(self, life: Life, row: Any) -> None:
         reason = str(life.ending.get("error") or "")
-        if reason and (details := str(life.status.get("status_details") or "")):
+        if reason and (details := str(life.status.get("status_details") or "")) and details not in reason:
             reason = f"{details[:2000]} ({reason})"
         if life.ending.get("kind") == "stopped":
             await self.lives.end_run(life.run, "cancelled", None)

@@ -1,5 +1,6 @@
 """The Deployment API over HTTP: every route, every generation of fields, and everything that can be wrong with them."""
 
+import asyncio
 import io
 import json
 import zipfile
@@ -322,6 +323,21 @@ async def test_the_oldest_programs_name_models_themselves(desk: Desk) -> None:
                        projectId=other)
     await desk.refused("/model/upload", "already", file=zipped(), modelId="aikglemvk94b", projectId=other,
                        createNew="true")
+
+
+async def test_uploads_of_a_new_model_at_once_are_versions_of_one(desk: Desk) -> None:
+    words = {"modelId": "made-up", "name": "new", "createNew": "True"}
+    answers = await asyncio.gather(*(desk.post("/model/upload", file=zipped(f"print({n})"), **words)
+                                     for n in range(4)))
+    assert {answer["modelId"] for answer in answers} == {"made-up"}
+    assert len({answer["versionId"] for answer in answers}) == 4
+    assert len((await desk.post("/model/details", modelId="made-up"))["versions"]) == 4
+    other = await desk.services.activity.create_project("other")
+    await desk.services.activity.create_model(other.id, "theirs", id="theirs")
+    taken = await bound(desk, desk.user)
+    answer = await desk.ask("POST", "/model/upload", 400, data={"modelId": "theirs", "createNew": "True"},
+                            files={"model": ("model.zip", zipped())}, **taken)
+    assert "already" in answer["error"]
 
 
 async def test_screeners_need_a_schedule(desk: Desk) -> None:

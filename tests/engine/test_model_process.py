@@ -108,8 +108,19 @@ def test_a_model_stands_back_behind_the_server(kept_apart: str, tmp_path: Path) 
 
 def test_a_failure_says_why(kept_apart: str, tmp_path: Path) -> None:
     heard = run(tmp_path / "m", "print('before')\nraise ValueError('broken')\n")
-    assert (heard.ending.code, heard.ending.reason, heard.ending.tracebacks) == (1, "exit code 1", 1)
+    assert (heard.ending.code, heard.ending.tracebacks) == (1, 1)
+    assert heard.ending.reason == "ValueError: broken (exit code 1)"
     assert heard.texts("stdout") == ["before"] and heard.texts("stderr")[-1] == "ValueError: broken"
+    late = run(tmp_path / "l", """
+import sys, traceback
+try:
+    raise ValueError("overcome")
+except ValueError:
+    traceback.print_exc()
+print("on we go", file=sys.stderr)
+sys.exit(4)
+""")
+    assert (late.ending.reason, late.ending.tracebacks) == ("exit code 4", 1)
     assert "KILL" in run(tmp_path / "n", "import os; os.kill(os.getpid(), 9)\n").ending.reason
 
 

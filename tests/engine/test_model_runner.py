@@ -94,7 +94,7 @@ print(os.environ["BACKTESTING"])
 
 def test_failures_have_words(house: House) -> None:
     assert house.run({"bot.py": "import json\nraise RuntimeError('no luck')"}) == "failed"
-    assert house.told[-1][1]["error"] == "exit code 1" and house.told[-1][1]["tracebacks"] == 1
+    assert house.told[-1][1]["error"] == "RuntimeError: no luck (exit code 1)" and house.told[-1][1]["tracebacks"] == 1
     assert house.lines("stderr")[-1] == "RuntimeError: no luck"
     assert house.run({"bot.py": "import sys; sys.exit(3)"}) == "failed"
     assert house.told[-1][1]["error"] == "exit code 3"
