@@ -11,6 +11,7 @@ from engine import times
 from engine.alerts import INSTRUMENTS, STATES, Alert
 from engine.errors import Invalid, NotFound
 from server.store.tables.alerts import alerts
+from server.store.words import holds
 
 __all__ = [
     "STREAM", "AlertFilters", "AlertPage", "alert_of", "conditions", "fetch", "page_query", "statistics_query",
@@ -96,7 +97,7 @@ def conditions(filters: AlertFilters) -> list[ColumnElement[bool]]:
            "source": filters.source}
     found += [alerts.c[name] == given for name, given in one.items() if given is not None]
     if filters.ticker:
-        found.append(func.lower(alerts.c.ticker).contains(filters.ticker.lower(), autoescape=True))
+        found.append(holds(alerts.c.ticker, filters.ticker))
     if filters.won is not None:
         found.append(and_(alerts.c.state == "closed", alerts.c.gain > 0 if filters.won else alerts.c.gain <= 0))
     bounds = (("detected_at", filters.since, filters.until), ("ended_at", filters.ended_since, filters.ended_until))

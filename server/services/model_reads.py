@@ -36,6 +36,7 @@ from server.store.database import Database
 from server.store.encoding import decode
 from server.store.tables import events
 from server.store.tables.activity import models, orders
+from server.store.words import holds
 
 __all__ = ["EventPage", "EventQuery", "ModelQuery", "ModelReads", "OrderQuery", "Page"]
 
@@ -221,7 +222,7 @@ def _model_conditions(query: ModelQuery) -> list[ColumnElement[bool]]:
         if wanted:
             found.append(cast(column, Text).contains(orjson.dumps(wanted).decode(), autoescape=True))
     if query.text:
-        found.append(or_(*(func.lower(cast(models.c[name], Text)).contains(query.text.lower(), autoescape=True)
+        found.append(or_(*(holds(cast(models.c[name], Text), query.text)
                            for name in ("id", "name", "description", "symbols", "exchanges", "last_error"))))
     return found
 
@@ -323,7 +324,7 @@ def _order_statement(model: str, query: OrderQuery, after: Place | None, until: 
         where.append(or_(func.coalesce(table.filled, 0) > 0,
                          and_(table.filled.is_(None), table.canceled_at.is_(None), not_(untraded))))
     if query.text:
-        where.append(or_(*(func.lower(func.coalesce(table[name], "")).contains(query.text.lower(), autoescape=True)
+        where.append(or_(*(holds(func.coalesce(table[name], ""), query.text)
                            for name in ("id", "symbol", "status", "annotation"))))
     return select(orders).where(*where).order_by(*by)
 
@@ -378,7 +379,7 @@ def _event_conditions(connection: Connection, query: EventQuery) -> list[ColumnE
             found.append(data[key].as_string().in_(tuple(values)))
     if query.text:
         place = data[query.text_in].as_string() if query.text_in else events.c.data
-        found.append(func.lower(place).contains(query.text.lower(), autoescape=True))
+        found.append(holds(place, query.text))
     return found
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from engine.errors import Invalid, Unavailable
 from server.store.encoding import decode, encode
+from server.store.words import FUNCTION, small
 
 __all__ = ["LOCK", "database_url", "driver", "make_engine", "safe_text", "touch"]
 
@@ -100,6 +101,7 @@ def _sqlite_set_up(writing: bool, synchronous: str) -> Callable[[Any, Any], None
     def set_up(connection: Any, _record: Any) -> None:
         for pragma in (f"synchronous={synchronous}", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-16000"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function(FUNCTION, 1, small, deterministic=True)
         if writing:
             # Once set, WAL stays with the file. Only a fresh file is changed, and that one under nobody's eyes.
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":

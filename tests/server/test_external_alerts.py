@@ -112,6 +112,12 @@ async def test_filters_of_lists_are_checked(client: httpx.AsyncClient) -> None:
             assert answer.status_code == 422 and answer.json()["error"]["problems"][0]["field"] == field, query
 
 
+async def test_a_ticker_is_found_by_any_part_in_any_case(client: httpx.AsyncClient) -> None:
+    await post(client, ticker="Ünï/USD")
+    for part, total in (("Ünï", 1), ("ÜNÏ/u", 1), ("usd", 1), ("uni", 0)):
+        assert (await client.get(ALERTS, params={"ticker": part})).json()["total"] == total, part
+
+
 async def test_an_idempotency_key_makes_one_alert(client: httpx.AsyncClient, server: Any) -> None:
     key = {"Idempotency-Key": "k1"}
     first = await client.post(ALERTS, json=ALERT, headers=key)
