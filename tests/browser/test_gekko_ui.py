@@ -57,16 +57,6 @@ def test_local_data_is_scanned(server: ServerProcess, page: Any) -> None:
     sees(page, "poloniex")
 
 
-def test_an_import_is_followed_to_its_end(server: ServerProcess, page: Any) -> None:
-    page.goto(f"{server.url}/gekko/#/data/importer")
-    page.locator("select").first.select_option("binance")
-    for field, day in zip(page.locator("input").all(), ("2023-11-20 00:00", "2023-11-22 00:00"), strict=True):
-        field.fill(day)
-    page.get_by_text("Import", exact=True).click()
-    sees(page, "Import done")
-    sees(page, "2023-11-21 23:59")
-
-
 def test_a_backtest_with_its_chart_and_its_roundtrips(server: ServerProcess, page: Any) -> None:
     page.goto(f"{server.url}/gekko/#/backtest")
     scan(page)
@@ -107,3 +97,15 @@ def test_the_configuration_page(server: ServerProcess, page: Any) -> None:
     page.goto(f"{server.url}/gekko/#/config")
     sees(page, "You don't have any API keys yet")
     assert Path(FOLDER, "index.html").is_file()
+
+
+def test_an_import_is_followed_to_its_end(server: ServerProcess, page: Any) -> None:
+    page.goto(f"{server.url}/gekko/#/data/importer")
+    page.locator("select").first.select_option("binance")
+    for field, day in zip(page.locator("input").all(), ("2023-11-20 00:00", "2023-11-22 00:00"), strict=True):
+        field.fill(day)
+    page.get_by_text("Import", exact=True).click()
+    sees(page, "Import done")
+    page.goto(f"{server.url}/gekko/#/data")
+    scan(page)
+    sees(page, "2023-11-21 23:59")
