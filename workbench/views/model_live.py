@@ -48,8 +48,11 @@ UNSEEN: Final = 2.0
 DRAWN: Final = 0.4
 """Seconds from an order's row to its mark in the chart, and between two drawings of charts: long enough for the figures
 to be drawn with the mark, since drawing is what costs the browser most."""
-SHARE: Final = 0.05
-"""Of the time, at most, in which a browser draws charts: where many pages share a slow machine, rows go first."""
+SHARE: Final = 0.01
+"""Of the time, at most, in which the script of a page draws charts while orders keep coming. What the browser then does
+with the picture costs as much again, and where many pages share a slow machine rows go first."""
+LONGEST: Final = 5.0
+"""Seconds between two drawings of charts at most, however slow they are."""
 AGAIN: Final = 1.0
 """Seconds until a model that could not be read is asked for again."""
 PULSE: Final = [
@@ -88,10 +91,12 @@ class ModelLive(pn.viewable.Viewer):
         self.match = Match(client, model_id, self.look)
         self._places = {name: pn.Column(sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=320)
                         for name in TABS}
-        self._tabs = pn.Tabs(*self._places.items(), sizing_mode="stretch_width", margin=0)
+        self._tabs = pn.Tabs(*self._places.items(), sizing_mode="stretch_width", margin=0,
+                             stylesheets=[theme.tabs_css(self.look)])
         self._tabs.param.watch(self._turned, "active")
         self._root = pn.Column(self._head, self._pulse, self._problem, self._tiles, self._tabs, self._sight,
-                               sizing_mode="stretch_width", margin=0, styles={"gap": "10px"})
+                               sizing_mode="stretch_width", margin=0, styles={"gap": "10px"},
+                               stylesheets=[theme.ground(self.look)])
 
     def __panel__(self) -> pn.Column:
         return self._root
@@ -222,7 +227,7 @@ class ModelLive(pn.viewable.Viewer):
             await asyncio.sleep(DRAWN)
             self._undrawn.clear()
             took = await self.trading.draw(self._change)
-            await asyncio.sleep(took * (1 / SHARE - 1))
+            await asyncio.sleep(min(took / SHARE, LONGEST))
 
     async def _say(self, change: Callable[[], None]) -> None:
         """Do something to parts of the page that need no lock; what it does to others, Panel does under the lock."""
