@@ -28,6 +28,10 @@ from server.store.events import EventLog
 from server.store.tables import runs
 
 BATCH: Final = 16
+AHEAD: Final = 8
+"""Queued runs from which on a worker is given its next batch while it works on one. Fewer wait until a worker is free,
+or until nothing was heard for `LOOK_AGAIN` seconds, and travel together then: a task costs the server's loop nearly as
+much as a quick run costs the worker."""
 LOOK_AGAIN: Final = 5.0
 PORTION: Final = 12
 """Reports written in one transaction: those of about two quick runs."""
@@ -60,8 +64,8 @@ class Dispatcher:
         self._waiting = WaitingChunks()
         self._strikes: dict[str, int] = {}
         self._reports: list[Report] = []
-        self._queue = True
-        """Whether the table may hold queued runs that the pool has not been given."""
+        self._queued = AHEAD
+        """How many queued runs the table may hold that the pool has not been given; 0 means none."""
         self._wanted = asyncio.Event()
         self._reported = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -92,7 +96,7 @@ class Dispatcher:
 
     def wake(self) -> None:
         """There may be something new in the queue."""
-        self._queue = True
+        self._queued += 1
         self._wanted.set()
 
     def stop(self, run_id: str) -> None:
@@ -125,7 +129,7 @@ class Dispatcher:
                 async with asyncio.timeout(LOOK_AGAIN):  # wait_for can swallow a cancellation
                     await self._wanted.wait()
             if not self._wanted.is_set():  # nobody said so, but another process may have queued some
-                self._queue = True
+                self._queued += AHEAD
             self._wanted.clear()
             try:
                 await self._dispatch()
@@ -138,18 +142,20 @@ class Dispatcher:
         while self._pool.free:
             free = self._pool.free
             chunks_room = min(free, max(1, self._pool.count) - len(self._chunks))
-            queue = await self._queued(free * BATCH) if self._queue else []
+            ahead = self._queued >= AHEAD
+            queue = await self._read_queue(free * BATCH) if ahead or (self._queued and self._idle) else []
             room = self._pool.free
             if queue and self._waiting and chunks_room > 0:  # both wait: half and half, the odd slot in turn
                 self._turn = not self._turn
                 chunks_room = min(chunks_room, (room + self._turn) // 2)
                 room -= chunks_room
+            elif not ahead:
+                room = min(room, self._idle)
             sent = 0
             batches = _batches(queue, room)
-            if sum(map(len, batches)) < len(queue):
-                self._queue = True
+            self._queued += len(queue) - sum(map(len, batches))
             for batch in batches:
-                self._send(batch, priority=10 if len(queue) <= room else 0)
+                self._send(batch, priority=10 if len(queue) <= free else 0)
                 sent += 1
             for _ in range(min(chunks_room, self._pool.free)):
                 chunk = self._waiting.take()
@@ -160,9 +166,14 @@ class Dispatcher:
             if not sent:
                 return
 
-    async def _queued(self, limit: int) -> list[Any]:
+    @property
+    def _idle(self) -> int:
+        """How many workers have nothing to do: the pool has room for two batches each."""
+        return max(0, self._pool.free - self._pool.count)
+
+    async def _read_queue(self, limit: int) -> list[Any]:
         """The next runs to begin, not yet in the pool's hands. Owners and parents take turns, each in order of age."""
-        self._queue = False
+        self._queued = 0
         turn = func.row_number().over(partition_by=(runs.c.owner, runs.c.parent), order_by=(runs.c.created_at))
         held = frozenset(self._key_of)  # as the snapshot may still have them, though they end meanwhile
 
@@ -180,7 +191,7 @@ class Dispatcher:
 
         found = await self._db.read(work)
         if len(found) == limit:
-            self._queue = True
+            self._queued += AHEAD
         return found
 
     def _send(self, batch: Sequence[Any], *, priority: int) -> None:
