@@ -46,9 +46,11 @@ def equities(tables: "Mapping[str, pd.DataFrame]") -> Any:
                      for name, table in tables.items()}, style(None))
 
 
-def heatmap(trials: "pd.DataFrame", x: str, y: str, value: str) -> Any:
-    """The best of `value` for each pair of two swept parameters (HoloViews)."""
+def heatmap(trials: "pd.DataFrame", x: str, y: str, value: str, *, spec: Mapping[str, Any]) -> Any:
+    """The best of `value` for each pair of two swept parameters (HoloViews). `spec` is the sweep's: it says
+    which figure the objective is, and whether the lowest is best."""
     _extension()
+    from engine.metrics import METRICS
     from engine.plots.sweep import heatmap as drawn
     from workbench.theme import style
 
@@ -58,4 +60,7 @@ def heatmap(trials: "pd.DataFrame", x: str, y: str, value: str) -> Any:
                 return trials[known].to_numpy()
         raise NotFound(f"the trials have no column {name!r}", remedy="there are " + ", ".join(map(str, trials.columns)))
 
-    return drawn(column(x), column(y), column(value).astype(float), style(None), xlabel=x, ylabel=y, objective=value)
+    key = str(spec.get("objective", value)) if value == "objective" else value.removeprefix("metrics.")
+    return drawn(column(x), column(y), column(value).astype(float), style(None), xlabel=x, ylabel=y,
+                 objective=METRICS[key].name if key in METRICS else key,
+                 lowest=value == "objective" and spec.get("direction") == "minimize")

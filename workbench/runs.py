@@ -262,7 +262,7 @@ class Sweep(_Handle):
         names = self.parameters
         if len(names) < 2 and not (x and y):
             raise Conflict("a heatmap needs two swept parameters", remedy="use sweep.trials for a table")
-        return pictures.heatmap(self.trials, x or names[0], y or names[1], value)
+        return pictures.heatmap(self.trials, x or names[0], y or names[1], value, spec=self.data.spec)
 
     def report(self) -> Any:
         """Figures, map, all trials: the same view as the page."""

@@ -90,6 +90,25 @@ def button_css(look: Style) -> str:
 """
 
 
+def ground(look: Style) -> str:
+    """A style sheet for what lies under a whole view: a notebook's own page may be of the other theme."""
+    return f":host {{ background: {look.page}; padding: var(--wb-inset, 12px 14px 24px); }}"
+
+
+def tabs_css(look: Style) -> str:
+    """A style sheet for Panel's tabs."""
+    return f"""
+.bk-header {{ border-bottom: 1px solid {look.border} !important; gap: 4px; flex-wrap: wrap; }}
+.bk-tab {{ color: {look.muted} !important; background: transparent !important; border: none !important;
+  border-bottom: 2px solid transparent !important; border-radius: 0 !important; padding: 7px 12px !important;
+  font-size: 13.5px;
+  font-family: {look.font}; font-weight: 550; }}
+.bk-tab:hover {{ color: {look.text} !important; }}
+.bk-tab.bk-active {{ color: {look.accent} !important; border-bottom-color: {look.accent} !important; }}
+.bk-tab:focus-visible {{ outline: 2px solid {look.accent}; outline-offset: -2px; }}
+"""
+
+
 def card(look: Style) -> dict[str, str]:
     """Panel `styles` of a card."""
     return {

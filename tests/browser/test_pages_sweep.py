@@ -84,7 +84,7 @@ def test_a_sweep_from_the_form_to_its_map_and_a_backtest_of_the_best(page: Page,
     page.get_by_role("button", name="Start sweep").click()
     page.wait_for_url("**/run?id=*")
     expect(page.get_by_role("heading", name="Averages of IBM")).to_be_visible()
-    expect(page.get_by_text("9 of 9", exact=True)).to_be_visible(timeout=90_000)
+    expect(page.get_by_label("Trials: 9 of 9")).to_be_visible(timeout=90_000)
     expect(page.get_by_text("Best parameters")).to_be_visible()
     expect(page.get_by_text("Sharpe ratio runs from")).to_be_visible()
     expect(page.get_by_role("figure", name="Chart: Parameters and result")).to_be_visible()

@@ -1,9 +1,11 @@
 """A search's report: figures, map, table and the parameters of a chosen trial, from what the API answers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from engine.plots import sweep as pictures
+from workbench import pictures as notebook
 from workbench.theme import DARK, LIGHT
 from workbench.views.sweep import SweepReport, backtest_of
 
@@ -105,3 +107,11 @@ def test_ramps_begin_and_end_with_the_known_colours():
     colours = pictures.ramp(DARK)
     assert (colours[0], colours[-1], len(colours)) == ("#1a2431", "#b3dcff", 64)
     assert pictures.ramp(DARK, lowest=True) == colours[::-1]
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 0.9), ("minimize", 0.1)])
+def test_a_notebooks_map_names_the_objective_and_knows_which_end_is_best(direction, best):
+    trials = pd.DataFrame({"params.fast": [5, 5], "params.slow": [20, 20], "objective": [0.1, 0.9]})
+    drawn = notebook.heatmap(trials, "fast", "slow", "objective", spec={"objective": "sharpe", "direction": direction})
+    assert drawn.opts.get().kwargs["clabel"] == "Sharpe ratio"
+    assert drawn.dimension_values("score").tolist() == [best]

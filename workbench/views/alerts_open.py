@@ -97,7 +97,7 @@ class OpenAlerts(pn.viewable.Viewer):
         self._more.on_click(self._further)
         self._root = pn.Column(self.head, self.problem, self._empty, self.cards, self._more, self.table,
                                self._ended_head, self.ended, sizing_mode="stretch_width", margin=0,
-                               styles={"gap": "12px"})
+                               styles={"gap": "12px"}, stylesheets=[theme.ground(self.look)])
 
     def __panel__(self) -> pn.Column:
         return self._root

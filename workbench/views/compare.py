@@ -45,7 +45,7 @@ class Compare(pn.viewable.Viewer):
             html('<div class="wb-empty" role="status">The runs are being compared</div>', self.look),
             sizing_mode="stretch_width",
             margin=0,
-            stylesheets=[f":host {{ background: {self.look.page}; padding: var(--wb-inset, 12px 14px 24px); }}"],
+            stylesheets=[theme.ground(self.look)],
         )
         if any(waits(run) for run in self.runs):
             pn.state.onload(self._start)

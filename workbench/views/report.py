@@ -46,7 +46,7 @@ class Report(pn.viewable.Viewer):
             *((name, place) for name, place in self._places.items()),
             sizing_mode="stretch_width",
             margin=(4, 0, 0, 0),
-            stylesheets=[_tabs_css(self.look)],
+            stylesheets=[theme.tabs_css(self.look)],
             dynamic=False,
         )
         self._root = pn.Column(
@@ -54,7 +54,7 @@ class Report(pn.viewable.Viewer):
             self._tabs,
             sizing_mode="stretch_width",
             margin=0,
-            stylesheets=[f":host {{ background: {self.look.page}; padding: var(--wb-inset, 12px 14px 24px); }}"],
+            stylesheets=[theme.ground(self.look)],
             css_classes=["wb-report"],
         )
         self._tabs.param.watch(self._opened, "active")
@@ -155,16 +155,3 @@ class Report(pn.viewable.Viewer):
             return io.BytesIO(await make())
 
         return later
-
-
-def _tabs_css(look: Style) -> str:
-    return f"""
-.bk-header {{ border-bottom: 1px solid {look.border} !important; gap: 4px; flex-wrap: wrap; }}
-.bk-tab {{ color: {look.muted} !important; background: transparent !important; border: none !important;
-  border-bottom: 2px solid transparent !important; border-radius: 0 !important; padding: 7px 12px !important;
-  font-size: 13.5px;
-  font-family: {look.font}; font-weight: 550; }}
-.bk-tab:hover {{ color: {look.text} !important; }}
-.bk-tab.bk-active {{ color: {look.accent} !important; border-bottom-color: {look.accent} !important; }}
-.bk-tab:focus-visible {{ outline: 2px solid {look.accent}; outline-offset: -2px; }}
-"""

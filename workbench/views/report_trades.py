@@ -137,8 +137,11 @@ def trade_grid(trips: analysis.Columns, look: Style) -> pn.widgets.Tabulator:
         NumberFormatter(format="0,0.[0000]", text_align="right"),
     )
     plain = NumberFormatter(format="0", text_align="right")
-    when = DateFormatter(format="%Y-%m-%d %H:%M")
-    widths = {"trade": 64, "market": 140, "side": 72, "entry": 128, "exit": 128, "status": 76}
+    daily = not len(frame) or bool((frame[["entry", "exit"]] == frame[["entry", "exit"]].apply(
+        lambda times: times.dt.normalize())).all().all())
+    when = DateFormatter(format="%Y-%m-%d" if daily else "%Y-%m-%d %H:%M")
+    width = 92 if daily else 128
+    widths = {"trade": 64, "market": 140, "side": 72, "entry": width, "exit": width, "status": 76}
     return pn.widgets.Tabulator(
         frame,
         show_index=False,
@@ -181,6 +184,7 @@ def grid_css(look: Style) -> str:
 :host .tabulator .tabulator-header .tabulator-col .tabulator-col-content {{ padding: 5px 8px; }}
 :host .tabulator .tabulator-tableholder .tabulator-table {{ background: {look.surface}; color: {look.text}; }}
 :host .tabulator .tabulator-tableholder {{ background: {look.surface}; }}
+:host .tabulator .tabulator-tableholder:focus-visible {{ outline: 2px solid {look.accent}; outline-offset: -2px; }}
 :host .tabulator .tabulator-row, :host .tabulator .tabulator-row.tabulator-row-even {{ background: {look.surface};
   color: {look.text}; border-color: {look.grid}; min-height: 27px; border-bottom: 1px solid {look.grid}; }}
 :host .tabulator .tabulator-row .tabulator-cell {{ border-color: transparent; padding: 5px 8px; font-size: 12px;

@@ -42,10 +42,15 @@ def words(value: Any) -> str:
     return escape(str(value))
 
 
+def instant(value: Any) -> str:
+    """A date or an instant, which stays on one line."""
+    return escape(str(value))
+
+
 def table(
     caption: str, heads: Sequence[tuple[str, str, Cell]], rows: Sequence[Mapping[str, Any]], *, note: str = ""
 ) -> str:
-    """An HTML table. `heads` are (key, title, formatter); a column is set right when its formatter is not `words`."""
+    """An HTML table. `heads` are (key, title, formatter); what is neither `words` nor an `instant` is set right."""
     if not rows:
         return empty(caption, note or "nothing to show")
     tops = "".join(f'<th scope="col"{_right(cell)}>{escape(title)}</th>' for _, title, cell in heads)
@@ -60,7 +65,7 @@ def table(
 
 
 def _right(cell: Cell) -> str:
-    return ' class="wb-wrap"' if cell is words else ' class="wb-number"'
+    return ' class="wb-wrap"' if cell is words else "" if cell is instant else ' class="wb-number"'
 
 
 def empty(title: str, why: str) -> str:
@@ -89,9 +94,9 @@ def drawdowns(periods: Sequence[Mapping[str, Any]]) -> str:
         "Worst drawdowns",
         [
             ("depth", "Depth", percent),
-            ("from", "Peak", words),
-            ("low", "Trough", words),
-            ("until", "Recovered", words),
+            ("from", "Peak", instant),
+            ("low", "Trough", instant),
+            ("until", "Recovered", instant),
             ("days", "Days", plain(0)),
             ("to_trough", "To trough", plain(0)),
             ("to_recovery", "To recover", plain(0)),
@@ -152,8 +157,8 @@ def extremes(trips: analysis.Columns, *, best: bool, count: int = 5) -> str:
         [
             ("symbol", "Market", words),
             ("side", "Side", words),
-            ("entry", "Entry", words),
-            ("exit", "Exit", words),
+            ("entry", "Entry", instant),
+            ("exit", "Exit", instant),
             ("return", "Return", percent),
             ("pnl", "Profit", money),
         ],
@@ -289,8 +294,8 @@ def trades(trips: analysis.Columns, most: int = 300) -> str:
             ("n", "Trade", plain(0)),
             ("symbol", "Market", words),
             ("side", "Side", words),
-            ("entry", "Entry", words),
-            ("exit", "Exit", words),
+            ("entry", "Entry", instant),
+            ("exit", "Exit", instant),
             ("in", "Entry price", plain()),
             ("out", "Exit price", plain()),
             ("pnl", "Profit", money),

@@ -39,7 +39,8 @@ TILES: Final = (
 )
 SHORT: Final = {
     "avg_holding_days": "Holding time", "avg_holding_days_winners": "Holding, winners",
-    "avg_holding_days_losers": "Holding, losers", "psr": "Probabilistic Sharpe", "dsr": "Deflated Sharpe",
+    "avg_holding_days_losers": "Holding, losers", "sqn": "System quality",
+    "psr": "Probabilistic Sharpe", "dsr": "Deflated Sharpe",
 }
 """Names of figures whose own are too long for a tile; the tip has the whole."""
 SIGNED: Final = frozenset(
