@@ -21,8 +21,10 @@ from workbench.views.model_rows import millis, state_of
 
 EVERY: Final = 1.0
 """Seconds between two looks for models that were heard since."""
+FEW: Final = 20
 LATEST: Final = 200
-"""Models that such a look reads; when all of them changed, everything is read."""
+"""Models that such a look reads: a few, more when all of those changed or figures are due; when all of these changed,
+everything is read."""
 PENDING: Final = 0.5
 """Seconds until figures that are being computed are asked for again."""
 FIGURES: Final = 5.0
@@ -122,19 +124,23 @@ class AllModels:
         while True:
             await asyncio.sleep(min(self._pending or EVERY, EVERY))
             try:
-                changed = await self._look()
+                due = loop.time() - asked > (self._pending or (FIGURES if stirred else 3 * FIGURES))
+                changed = await self._look(LATEST if due else FEW)
                 stirred = stirred or bool(changed)
-                if loop.time() - asked > (self._pending or (FIGURES if stirred else 3 * FIGURES)):
+                if due:
                     await self._read_figures()
                     asked, stirred, changed = loop.time(), False, list(self._models)
                 self._show(changed)
             except WorkbenchError as error:
                 self.table.note(f"reconnecting … {error}")
 
-    async def _look(self) -> list[str]:
-        """The ids of the models that were heard, made or deleted since the last look."""
-        page = await self._client.models(sort="heard_at", limit=LATEST)
+    async def _look(self, most: int) -> list[str]:
+        """The ids of the models that were heard, made or deleted since the last look. Reads `most` models that were
+        heard last, and more when all of them changed."""
+        page = await self._client.models(sort="heard_at", limit=most)
         changed = [model.id for model in page.items if self._models.get(model.id) != model]
+        if len(changed) == most < LATEST:
+            return await self._look(LATEST)
         fresh = sum(id not in self._models for id in changed)
         if len(changed) == LATEST or page.total != len(self._models) + fresh:
             await self._read_all()
