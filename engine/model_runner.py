@@ -75,8 +75,9 @@ def _run(job: ModelJob, folder: Path, emit: Emit, stopped: Callable[[], bool]) -
     requirements = (files / about.requirements).read_text(errors="replace") if about.requirements else ""
     if requirements.strip():
         emit("phase", {"message": "Installing Dependencies"})
-    environment = Venvs(job.venvs).get(job.python or _version(about.manifest), requirements,
-                                       lambda line: emit("log", {"line": line, "type": "install"}), stopped)
+    venvs = Venvs(job.venvs)
+    environment = venvs.get(job.python or _version(about.manifest), requirements,
+                            lambda line: emit("log", {"line": line, "type": "install"}), stopped)
     if stopped():
         emit("stopped", _end(""))
         return "stopped"
@@ -101,7 +102,8 @@ def _run(job: ModelJob, folder: Path, emit: Emit, stopped: Callable[[], bool]) -
         on_line=lambda pipe, text: emit("log", {"line": text, "type": pipe}),
         on_entry=lambda entry: emit("entry", entry), on_progress=lambda done: emit("progress", {"progress": done}),
         on_usage=lambda usage: emit("usage", _usage(usage)))
-    ending = process.run(stopped)
+    with venvs.held(environment):
+        ending = process.run(stopped)
     kind = "stopped" if ending.stopped else "failed" if ending.reason else "done"
     emit(kind, _end(ending.reason, code=ending.code, lines=ending.lines, dropped=ending.dropped,
                     tracebacks=ending.tracebacks, memory=ending.usage.most, cpu=ending.usage.cpu))

@@ -11,11 +11,13 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,10 +28,16 @@ __all__ = ["Environment", "Venvs", "interpreter", "interpreters", "own_python"]
 
 OLDEST: Final = (3, 8)
 INSTALL_TIMEOUT: Final = 1800.0
+LOOK: Final = 0.2
+"""Seconds between looks whether an installation is to end."""
+
 KEPT: Final = 20
 """Environments that are kept when others are made; the longest unused go first."""
 
 _VERSION: Final = re.compile(r"^\s*(\d)\.(\d{1,2})(\.\d+)?\s*$")
+_LOGIN: Final = re.compile(r"://[^/\s@]+@")
+"""Names and passwords in the addresses of package indexes, which installers print."""
+
 _NUMPY_OLD: Final = re.compile(r"^\s*blankly\b", re.IGNORECASE | re.MULTILINE)
 _NUMPY_NAMED: Final = re.compile(r"^\s*numpy\b", re.IGNORECASE | re.MULTILINE)
 
@@ -108,7 +116,7 @@ class Venvs:
         name = hashlib.sha256(f"{python}\n{os.path.getmtime(python)}\n{wanted}".encode()).hexdigest()[:24]
         folder = self._folder / name
         self._folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self._folder / f".{name}.lock"):
+        with _locked(self._folder / f".{name}.lock", stopped):
             cached = (folder / "ready").is_file()
             if not cached:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -121,6 +129,12 @@ class Venvs:
         if not cached:
             self._tidy(keep=name)
         return Environment(python=folder / "bin" / "python", folder=folder, cached=cached)
+
+    @contextmanager
+    def held(self, environment: Environment) -> Iterator[Path]:
+        """The environment's interpreter; while the block lasts the environment is not removed, however old."""
+        with _folder_lock(environment.folder, fcntl.LOCK_SH):
+            yield environment.python
 
     def _make(self, python: Path, folder: Path, requirements: str, say: Say, stopped: Callable[[], bool]) -> None:
         uv = _uv()
@@ -142,7 +156,8 @@ class Venvs:
         ready = sorted(self._folder.glob("*/ready"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in ready[KEPT:]:
             if path.parent.name != keep and time.time() - path.stat().st_mtime > 86400:
-                shutil.rmtree(path.parent, ignore_errors=True)
+                with suppress(OSError), _folder_lock(path.parent, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _completed(requirements: str) -> str:
@@ -167,23 +182,55 @@ def _run(command: list[str], say: Say, stopped: Callable[[], bool]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WORKBENCH_", "PYTHON"))}
     last = ""
     until = time.monotonic() + INSTALL_TIMEOUT
+    over = threading.Event()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, errors="replace", env=environment, start_new_session=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip():
-                last = line.strip()
-                say(last[:2000])
-            if stopped() or time.monotonic() > until:
-                process.kill()
-                raise WorkbenchError("the installation was stopped" if stopped() else "the installation took too long")
+
+        def watch() -> None:
+            """End it when it is to end, also while it says nothing."""
+            while not over.wait(LOOK):
+                if stopped() or time.monotonic() > until:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+
+        watching = threading.Thread(target=watch, name="installation", daemon=True)
+        watching.start()
+        try:
+            for line in process.stdout:
+                if line.strip():
+                    last = _LOGIN.sub("://***@", line.strip())
+                    say(last[:2000])
+        finally:
+            over.set()
+            watching.join()
+    if process.returncode < 0 and (stopped() or time.monotonic() > until):
+        raise WorkbenchError("the installation was stopped" if stopped() else "the installation took too long")
     if process.returncode:
         raise WorkbenchError(f"the environment could not be made: {last[:500] or f'exit code {process.returncode}'}",
                              remedy="mend requirements.txt, or its versions for this Python")
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Alone with a lock. Raises `WorkbenchError` when it is stopped while somebody else has it."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if stopped():
+                    raise WorkbenchError("the installation was stopped") from None
+                time.sleep(LOOK)
         yield
+
+
+@contextmanager
+def _folder_lock(folder: Path, how: int) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
