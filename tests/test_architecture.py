@@ -12,7 +12,8 @@ PACKAGES = ("engine", "server", "workbench")
 MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NAMES = [str(path) for path in MODULES]
 MOST_LINES = 450  # aim at 400
-SHARED = {"base", "bodies", "guarded", "heads", "streams", "routes", "context", "encoding", "failures", "openapi", "page_text"}
+SHARED = {"base", "bodies", "guarded", "heads", "streams", "routes", "context", "encoding", "failures", "openapi",
+          "page_text"}
 FACES = {"panel", "bokeh", "holoviews", "param"}
 
 
