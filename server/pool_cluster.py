@@ -20,6 +20,7 @@ PLUGIN: Final = "workbench"
 MEND_AFTER: Final = 20.0
 CLIENT_TIMEOUT: Final = 5.0  # seconds to close: a client whose scheduler is gone may never end that
 CLUSTER_TIMEOUT: Final = 30.0  # as long as a busy machine takes
+CLOSINGS: Final = 5
 
 log = logging.getLogger("workbench.pool")
 
@@ -138,7 +139,9 @@ class Cluster:
         cluster, self._cluster = self._cluster, None
         if client is not None:
             await _within(CLIENT_TIMEOUT, client.close())
-        for _ in range(2 if cluster is not None else 0):  # the second time for a worker that was about to begin
+        for _ in range(CLOSINGS if cluster is not None else 0):  # again for workers that were about to begin
+            if (waiting := cluster._correct_state_waiting) is not None and waiting.cancelled():
+                cluster._correct_state_waiting = None  # cancelled with `open`: Dask would wait for it again and again
             nannies = tuple(cluster._created)
             for nanny in nannies:
                 nanny.auto_restart = False
@@ -151,6 +154,7 @@ class Cluster:
             if cluster.status.name != "closing":
                 return
             cluster.status = type(cluster.status).failed
+            await asyncio.sleep(0.1)
 
 
 async def _within(timeout: float, *closings: Awaitable[Any]) -> None:
