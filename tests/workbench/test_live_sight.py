@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from tornado.locks import Lock
+from tornado.websocket import WebSocketClosedError
 
 from tests.harness import running_server, until
 from workbench.client import AsyncClient
@@ -112,7 +113,14 @@ async def test_a_hidden_page_is_told_of_everything_once_it_is_shown(
 
 async def test_words_do_not_get_between_the_parts_of_another_message(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(say.documents, "dispatch_tornado", lambda connection, msg: written.append(msg.content_json))
+    closed = asyncio.get_running_loop().create_future()
+    closed.set_exception(WebSocketClosedError())  # the page goes while it is told
+
+    def dispatch(connection: Any, msg: Any) -> list[Any]:
+        written.append(msg.content_json)
+        return [closed]
+
+    monkeypatch.setattr(say.documents, "dispatch_tornado", dispatch)
     lock = Lock()
     connection: Any = SimpleNamespace(_socket=SimpleNamespace(write_lock=lock))
     with await lock.acquire():  # Bokeh writes the parts of a message, and waits between them

@@ -134,13 +134,23 @@ async def test_a_paused_tail_counts_and_reads_again(client: AsyncClient) -> None
     await report(client, "m", {"kind": "log", "line": "one"})
     log = model_output.Log(client, "m", theme.LIGHT)
     await log.load()
-    await log._asked("pause", {"on": True})
+    await log._asked("pause", {"on": True, "last": "1"})
     await report(client, "m", {"kind": "log", "line": "two"})
     log.heard([Event(id=1, stream="model/m/log", seq=2, type="log", at=NOW,
                      data={"line": "two", "type": "stdout", "at": times.iso(NOW)})])
     assert [row["line"] for row in log.view.rows] == ["one"]
     await log._asked("pause", {"on": False})
     assert [row["line"] for row in log.view.rows] == ["one", "two"]
+
+
+async def test_what_was_on_its_way_while_the_tail_was_paused_counts(client: AsyncClient) -> None:
+    await report(client, "m", *({"kind": "log", "line": line} for line in ("one", "two", "three")))
+    log = model_output.Log(client, "m", theme.LIGHT)
+    await log.load()
+    await log._asked("pause", {"on": True, "last": "1"})  # the browser showed the first line when it was told
+    assert log.view.whole()["note"] == "paused; 2 new"
+    await log._asked("pause", {"on": False})
+    assert [row["line"] for row in log.view.rows] == ["one", "two", "three"] and not log.view.whole()["note"]
 
 
 async def test_a_chart_finds_the_candles_of_a_bots_symbol(client: AsyncClient) -> None:

@@ -163,7 +163,7 @@ export function render({ model, el, view }) {
       paused = !paused;
       pause.textContent = paused ? "Go on" : "Pause";
       pause.setAttribute("aria-pressed", String(paused));
-      model.send_msg({ ask: "pause", on: paused });
+      model.send_msg({ ask: "pause", on: paused, last: [...rows.keys()].pop() });
     });
     tools.append(pause);
   }
@@ -296,8 +296,9 @@ export function render({ model, el, view }) {
       more = said.more;
       draw();
       if (last) scroll.scrollTop = scroll.scrollHeight;
-    } else if (said.do === "put") put(said.rows);
-    else if (said.do === "more") {
+    } else if (said.do === "put") {
+      if (!paused) put(said.rows);  // else it was on its way while the button was pressed: the server counts it
+    } else if (said.do === "more") {
       const before = scroll.scrollHeight;
       more = said.more;
       rows = last ? new Map([...said.rows.map((row) => [row.id, row]), ...rows]) : new Map([...rows, ...said.rows.map((row) => [row.id, row])]);

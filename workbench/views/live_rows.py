@@ -33,8 +33,8 @@ class LiveRows(LivePart):
 
     `newest` says where new rows go. With `asks`, search and filter are the caller's (`searched`), else the browser's.
     `page` > 0 shows that many rows and more on request; 0 shows all there are. `asked` hears the browser: the names
-    are "more", "pick" (with `id`), "search" (with `text` and `type`) and "pause" (with `on`). An `awaited` table says
-    that it loads until it is fed.
+    are "more", "pick" (with `id`), "search" (with `text` and `type`) and "pause" (with `on` and the id of the `last`
+    row that is shown). An `awaited` table says that it loads until it is fed.
     """
 
     columns = param.List(default=[], doc="{key, title, kind}; kinds are the names of `cells` in live_rows.js")

@@ -90,6 +90,8 @@ class Output:
             self._paused = bool(data.get("on"))
             if not self._paused:
                 await self.load()
+            else:  # what is newer was on its way while the button was pressed, and is not shown
+                self._miss(sum(int(row["id"]) > int(data.get("last") or 0) for row in self.view.rows))
 
     def put(self, rows: list[Row]) -> None:
         """Rows that came. While paused they are only counted: they are read again when it goes on."""
@@ -100,12 +102,16 @@ class Output:
         if not fitting:
             return
         if self._paused:
-            self._missed += len(fitting)
-            self.view.note(f"paused; {self._missed:,} new")
+            self._miss(len(fitting))
             return
         oldest = self.view.put(fitting[-MOST:])
         if oldest is not None:
             self._first = int(str(oldest["id"]))
+
+    def _miss(self, count: int) -> None:
+        if count:
+            self._missed += count
+            self.view.note(f"paused; {self._missed:,} new")
 
     def _fits(self, row: Row) -> bool:
         if self._type and row["type"] != self._type:

@@ -47,7 +47,9 @@ def _write(connection: ServerConnection, message: SimpleNamespace) -> None:
 
     def write(turn: asyncio.Future[Any]) -> None:
         with turn.result():
-            documents.dispatch_tornado(connection, msg=message)  # type: ignore[arg-type]  # it reads only what is there
+            written = documents.dispatch_tornado(connection, msg=message)  # type: ignore[arg-type]  # reads what is there
+        for each in written:  # a page that is closed meanwhile misses nothing
+            each.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     turn = asyncio.ensure_future(connection._socket.write_lock.acquire())  # it is one already
     if turn.done():
