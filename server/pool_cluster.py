@@ -134,7 +134,7 @@ class Cluster:
         """Let go of the processes; embedded ones end at once, whatever they do."""
         self.ready, self.count = False, 0
         # What Dask says about processes that we end ourselves tells nobody anything; opening turns it on again.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
         client, self.client = self.client, None
         cluster, self._cluster = self._cluster, None
         if client is not None:
