@@ -28,7 +28,8 @@ class RunPage(PageView):
         self._live = markup("", visible=False)
         self._log = markup("", visible=False)
         self._cancel = pn.widgets.Button(name="Cancel this run", visible=False, width=140, margin=0)
-        look: dict[str, Any] = {"visible": False, "margin": (0, 6, 0, 0), "stylesheets": [theme.button_css(self.look)]}
+        look: dict[str, Any] = {"visible": False, "height": 37, "margin": (0, 6, 0, 0),  # as high as the report's
+                                "stylesheets": [theme.button_css(self.look)]}
         self._again = pn.widgets.Button(name="Run again", width=96, **look)
         self._change = pn.widgets.Button(name="Change and run", width=130, **look)
         self._cancel.on_click(self._cancelled)
