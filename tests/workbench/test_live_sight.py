@@ -14,7 +14,7 @@ from tornado.websocket import WebSocketClosedError
 
 from tests.harness import running_server, until
 from workbench.client import AsyncClient
-from workbench.views import model_live, say
+from workbench.views import live_part, model_live, say
 from workbench.views.live_part import LivePart, Sight
 from workbench.views.model_live import ModelLive
 
@@ -109,6 +109,13 @@ async def test_a_hidden_page_is_told_of_everything_once_it_is_shown(
         await until(lambda: [row["id"] for row in view.trading.orders.rows] == ["fourth", "third", "second", "first"])
     finally:
         following.cancel()
+
+
+async def test_a_browser_that_goes_without_an_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_part, "ANSWER", 0.01)
+    sight = Sight()
+    await sight._handle_msg({"ask": "ready"})
+    await asyncio.wait_for(sight.drawn(), 60)
 
 
 async def test_words_do_not_get_between_the_parts_of_another_message(monkeypatch: pytest.MonkeyPatch) -> None:

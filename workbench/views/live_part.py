@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import orjson
 from panel.custom import JSComponent
@@ -10,6 +11,9 @@ from panel.custom import JSComponent
 from engine.plots.style import Style
 from workbench.views.base import MARKUP_CSS, variables
 from workbench.views.say import said_at_once
+
+ANSWER: Final = 10.0
+"""Seconds to wait for a browser to say that it has drawn; a hidden page says so after 2."""
 
 
 def colours(look: Style) -> str:
@@ -101,7 +105,8 @@ class Sight(LivePart):
             return 0.0
         self._drawn.clear()
         self.tell({"do": "draw"})
-        await self._drawn.wait()
+        with suppress(TimeoutError):  # who was to answer may have gone
+            await asyncio.wait_for(self._drawn.wait(), ANSWER)
         return self._took
 
     def whole(self) -> dict[str, Any]:
