@@ -54,7 +54,7 @@ def context(chromium: BrowserContext) -> Iterator[BrowserContext]:
 def page(context: BrowserContext) -> Iterator[Page]:
     page = context.new_page()
     errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(f"script error: {error}"))
+    page.on("pageerror", lambda error: errors.append(f"script error: {error.stack or error}"))
     page.on("console", lambda said: errors.append(f"console: {said.text}") if said.type == "error" else None)
 
     def watch(request) -> None:
@@ -66,4 +66,4 @@ def page(context: BrowserContext) -> Iterator[Page]:
     page.allowed_errors = []  # type: ignore[attr-defined]  # texts that a test expects to be logged
     yield page
     unexpected = [text for text in errors if not any(allowed in text for allowed in page.allowed_errors)]  # type: ignore[attr-defined]
-    assert not unexpected, unexpected
+    assert not unexpected, "\n".join(unexpected)

@@ -179,6 +179,55 @@ def test_the_whole_log_is_searched_and_the_tail_can_rest(page: Page, server: Ser
     expect(log).to_contain_text("unseen for now")
 
 
+def test_a_search_while_the_tail_rests_shows_nothing_newer(page: Page, server: ServerProcess) -> None:
+    report(server, "resting", *lines(["hay 1", "needle 1"]))
+    enter(page, server, "/model?id=resting")
+    page.get_by_role("tab", name="Log").click()
+    log = page.get_by_role("region", name="Output of the model")
+    expect(log.locator("tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Pause").click()
+    report(server, "resting", *lines(["hay 2", "needle 2"]))
+    expect(page.get_by_text("paused; 2 new")).to_be_visible()
+    page.get_by_label("Search the whole log").fill("needle")
+    expect(log.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_text("paused; 1 new")).to_be_visible()
+    expect(log).not_to_contain_text("needle 2")
+    page.get_by_role("button", name="Go on").click()
+    expect(log).to_contain_text("needle 2")
+    expect(log.locator("tbody tr")).to_have_count(2)
+
+
+def test_a_change_waits_until_the_one_before_it_stands(page: Page, server: ServerProcess) -> None:
+    """A select beside a part that takes long to build: Bokeh alone fails when its options change meanwhile."""
+    enter(page, server, "/settings")
+    shown = page.evaluate("""async () => {
+        const { Document } = Bokeh.require("document/document"), Column = Bokeh.Models.get("Column");
+        const column = new Column(), page = new Document({ roots: [column] });
+        await Bokeh.embed.add_document_standalone(page, document.body.appendChild(document.createElement("div")));
+        const slow = new (Bokeh.Models.get("Div"))();
+        slow.default_view = class extends slow.default_view {
+            async lazy_initialize() {
+                await super.lazy_initialize();
+                await new Promise((done) => setTimeout(done, 300));
+            }
+        };
+        const select = new (Bokeh.Models.get("Select"))({ options: ["one"] });
+        const session = { document: { roots: () => page.roots(), apply_json_patch: (change) => change() } };
+        const heard = (change) => Bokeh.require("client/session").ClientSession.prototype._handle_patch.call(
+            session, { content: change });
+        const done = new Promise((done) => {
+            heard(() => { column.children = [new Column({ children: [select] }), slow]; });
+            setTimeout(() => {
+                try { heard(() => { select.options = ["one", "two"]; }); } finally { heard(done); }
+            }, 50);
+        });
+        await done;
+        const view = Bokeh.index.get(column).child_views[0].child_views[0];
+        return [...view.input_el.options].map((option) => option.value);
+    }""")
+    assert shown == ["one", "two"]
+
+
 def test_the_browser_keeps_a_bounded_tail(page: Page, server: ServerProcess) -> None:
     report(server, "flood", *lines(["begin"]))
     enter(page, server, "/model?id=flood")

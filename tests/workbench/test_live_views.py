@@ -153,6 +153,32 @@ async def test_what_was_on_its_way_while_the_tail_was_paused_counts(client: Asyn
     assert [row["line"] for row in log.view.rows] == ["one", "two", "three"] and not log.view.whole()["note"]
 
 
+async def test_a_search_while_the_tail_rests_leaves_out_what_is_newer(client: AsyncClient) -> None:
+    await report(client, "m", *({"kind": "log", "line": line} for line in ("a needle", "hay")))
+    log = model_output.Log(client, "m", theme.LIGHT)
+    await log.load()
+    await log._asked("pause", {"on": True, "last": "2"})
+    await report(client, "m", *({"kind": "log", "line": line} for line in ("more hay", "another needle")))
+    await log._asked("search", {"text": "needle", "type": ""})
+    assert [row["line"] for row in log.view.rows] == ["a needle"]
+    assert log.view.whole()["note"] == "paused; 1 new"
+    await log._asked("pause", {"on": False})
+    assert [row["line"] for row in log.view.rows] == ["a needle", "another needle"]
+
+
+async def test_of_searches_that_overlap_the_last_one_stays(client: AsyncClient) -> None:
+    await report(client, "m", placed("one"), placed("two"),
+                 *({"kind": "log", "line": line} for line in ("a needle", *map(str, range(700)))))
+    log = model_output.Log(client, "m", theme.LIGHT)
+    texts = ("needle", "", "needle", "699")
+    await asyncio.gather(*(log._asked("search", {"text": text, "type": ""}) for text in texts))
+    assert [row["line"] for row in log.view.rows] == ["699"]
+    view = ModelLive(client, "m", look="light")
+    await view.load()
+    await asyncio.gather(*(view.trading._asked("search", {"text": text}) for text in ("two", "", "two", "one")))
+    assert ids(view.trading.orders) == ["one"]
+
+
 async def test_a_chart_finds_the_candles_of_a_bots_symbol(client: AsyncClient) -> None:
     minutes = np.arange(300) * 60 + 1_709_290_800
     price = np.linspace(100, 130, 300)

@@ -1,5 +1,6 @@
 """A model's output, calls and results as they come: read from the end, searched on the server, followed."""
 
+import asyncio
 from typing import Any, Final
 
 from engine.model import Event
@@ -31,9 +32,10 @@ class Output:
         self._text, self._type = "", ""
         self._first: int | None = None
         self.last = 0
-        self._paused = False
+        self._until: int | None = None
         self._missed = 0
         self._meanwhile: list[Row] | None = None
+        self._turn = asyncio.Lock()
         self.view = LiveRows(
             look, awaited=True, columns=self.columns, caption=self.caption, placeholder=self.placeholder,
             newest=self.newest, most=MOST, tall=460, bare=self.bare, searchable=self.search,
@@ -47,16 +49,19 @@ class Output:
 
     async def load(self) -> None:
         """The newest rows that fit what is searched, and what comes while they are read."""
-        self._meanwhile = []
-        try:
-            rows, before, last = await self._read(None)
-        finally:
-            meanwhile, self._meanwhile = self._meanwhile, None
-        self._first = before
-        self.last = max(self.last, last)
-        self._missed = 0
-        self.view.reset(self._ordered(rows), more=before is not None, note=self._said(len(rows)))
-        self.put([row for row in meanwhile if int(row["id"]) > last])
+        async with self._turn:  # one after the other, so that the last to be asked for is the one that stays
+            self._meanwhile = []
+            try:
+                rows, before, last = await self._read(None)
+            finally:
+                meanwhile, self._meanwhile = self._meanwhile, None
+            self._first = before
+            self.last = max(self.last, last)
+            self._missed = 0
+            shown = [row for row in rows if self._until is None or int(row["id"]) <= self._until]
+            self.view.reset(self._ordered(shown), more=before is not None, note=self._said(len(shown)))
+            self._miss(len(rows) - len(shown))
+            self.put([row for row in meanwhile if int(row["id"]) > last])
 
     async def _read(self, before: int | None) -> tuple[list[Row], int | None, int]:
         """Rows before a number, oldest first; where to go on, and the stream's newest number. Searches look piece by
@@ -83,25 +88,30 @@ class Output:
         if name == "search":
             self._text, self._type = str(data.get("text") or "")[:200], str(data.get("type") or "")[:64]
             await self.load()
-        elif name == "more" and self._first is not None:
-            rows, self._first, _ = await self._read(self._first)
-            self.view.older(self._ordered(rows), more=self._first is not None)
+        elif name == "more":
+            async with self._turn:
+                if self._first is not None:  # two clicks ask for two pieces
+                    rows, self._first, _ = await self._read(self._first)
+                    self.view.older(self._ordered(rows), more=self._first is not None)
         elif name == "pause":
-            self._paused = bool(data.get("on"))
-            if not self._paused:
+            if not data.get("on"):
+                self._until = None
                 await self.load()
             else:  # what is newer was on its way while the button was pressed, and is not shown
-                self._miss(sum(int(row["id"]) > int(data.get("last") or 0) for row in self.view.rows))
+                there = [int(row["id"]) for row in (*self.view.rows, *(self._meanwhile or ()))]
+                late = [id for id in there if id > int(data.get("last") or 0)]
+                self._until = min(late) - 1 if late else self.last
+                self._miss(len(late))
 
     def put(self, rows: list[Row]) -> None:
-        """Rows that came. While paused they are only counted: they are read again when it goes on."""
+        """Rows that came. While the tail rests they are only counted: they are read again when it goes on."""
         if self._meanwhile is not None:
             self._meanwhile += rows
             return
         fitting = [row for row in rows if self._fits(row)]
         if not fitting:
             return
-        if self._paused:
+        if self._until is not None:
             self._miss(len(fitting))
             return
         oldest = self.view.put(fitting[-MOST:])

@@ -1,5 +1,6 @@
 """A model's trading: price with orders, profit, positions, and the orders themselves, linked by a click."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,6 +70,7 @@ class Trading:
         self._until: float | None = None
         self._text = ""
         self._meanwhile: dict[str, Order] | None = None
+        self._turn = asyncio.Lock()
         self._told = False
         self._symbol = pn.widgets.Select(label="Symbol", options=[], width=180, margin=0, visible=False)
         self._symbol.param.watch(self._chosen, "value")
@@ -112,18 +114,19 @@ class Trading:
         await self._open(self._symbol.value or "")
 
     async def _list(self) -> None:
-        self._meanwhile = {}
-        try:
-            page = await self._read(limit=FIRST, text=self._text)
-        finally:
-            meanwhile, self._meanwhile = self._meanwhile, None
-        self._cursor = page.next
-        if not self._text:
-            self._orders = {order.id: order for order in page.items[::-1]} | meanwhile
-        self.orders.reset([order_row(order) for order in page.items], more=page.next is not None,
-                          note=f"{len(page.items)}{'+' if page.next else ''} fit" if self._text else "")
-        if meanwhile and not self._text:
-            self._put(meanwhile)
+        async with self._turn:  # one after the other, so that the last to be asked for is the one that stays
+            self._meanwhile = {}
+            try:
+                page = await self._read(limit=FIRST, text=self._text)
+            finally:
+                meanwhile, self._meanwhile = self._meanwhile, None
+            self._cursor = page.next
+            if not self._text:
+                self._orders = {order.id: order for order in page.items[::-1]} | meanwhile
+            self.orders.reset([order_row(order) for order in page.items], more=page.next is not None,
+                              note=f"{len(page.items)}{'+' if page.next else ''} fit" if self._text else "")
+            if meanwhile and not self._text:
+                self._put(meanwhile)
 
     def _offer(self, chosen: str) -> None:
         self._told = True  # this is no person's choice
@@ -226,11 +229,13 @@ class Trading:
         return [replace(known, annotation=annotation)] if known is not None else []
 
     async def _asked(self, name: str, data: dict[str, Any]) -> None:
-        if name == "more" and (self._cursor or self._until):
-            page = await self._older()
-            self._cursor, self._until = page.next, None
-            self._orders = {**{order.id: order for order in page.items[::-1]}, **self._orders}
-            self.orders.older([order_row(order) for order in page.items], more=page.next is not None)
+        if name == "more":
+            async with self._turn:
+                if self._cursor or self._until:  # two clicks ask for two pages
+                    page = await self._older()
+                    self._cursor, self._until = page.next, None
+                    self._orders = {**{order.id: order for order in page.items[::-1]}, **self._orders}
+                    self.orders.older([order_row(order) for order in page.items], more=page.next is not None)
         elif name == "search":
             self._text, self._until = str(data.get("text") or "")[:200], None
             await self._list()

@@ -16,7 +16,7 @@ from workbench.views.base import Face, variables
 _HERE: Final = Path(__file__).parent
 _PAGE: Final = (_HERE / "page.html").read_text()
 _CSS: Final = (_HERE / "page.css").read_text()
-_JS: Final = (_HERE / "page.js").read_text()
+_JS: Final = (_HERE / "changes.js").read_text() + (_HERE / "page.js").read_text()
 
 
 def prepare() -> None:
