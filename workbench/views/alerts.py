@@ -12,7 +12,7 @@ from workbench import alert_snippets
 from workbench.views.alerts_history import box
 from workbench.views.alerts_open import OpenAlerts
 from workbench.views.base import PageView, explained, markup
-from workbench.views.connect import _copied
+from workbench.views.connect import copied
 
 __all__ = ["TABS", "Alerts"]
 
@@ -119,5 +119,5 @@ def _listen(url: str) -> Any:
         '(<code>Last-Event-ID</code>). A page on another address must be named in <code>--origins</code>. '
         'Everything is described at <a href="/docs">/docs</a>.</p>')]
     for title, text in alert_snippets.snippets(url).items():
-        parts += [markup(f"<h2>{escape(title)}</h2>"), _copied(text, title)]
+        parts += [markup(f"<h2>{escape(title)}</h2>"), copied(text, title)]
     return box(*parts, gap="4px")

@@ -60,13 +60,6 @@ def explained(error: WorkbenchError) -> str:
     return "".join(parts)
 
 
-_GO: Final = """
-const [verb, path] = [cb_obj.value.slice(0, 2), cb_obj.value.slice(3)];
-if (verb == "go") window.location.assign(path);
-if (verb == "at") window.history.replaceState(null, "", path);
-"""
-
-
 class PageView(pn.viewable.Viewer):
     """A page. Subclasses build their widgets in `build` (quick, no waiting) and fetch in `load`, which runs once the
     browser is connected, so that the page stands before its data are there."""
@@ -78,8 +71,8 @@ class PageView(pn.viewable.Viewer):
         self.look = look
         self._tasks: set[asyncio.Task[Any]] = set()
         self.notice = markup("", visible=False, css_classes=["wb-notice"])
-        self._address = pn.widgets.TextInput(visible=False)
-        self._address.jscallback(value=_GO)
+        # What page.js reads. A callback of Panel's would have it look through all models at every change of a layout.
+        self._address = pn.widgets.TextInput(visible=False, css_classes=["wb-address"])
         self._body = self.build()
 
     def build(self) -> Any:

@@ -145,10 +145,10 @@ class Connect(PageView):
     def _show_command(self) -> None:
         chosen = str(self._language.value)
         text, beside = self._texts[chosen], self._texts[snippets.REDIRECT_FILE]
-        self._commands[:] = [_copied(text, chosen)]
+        self._commands[:] = [copied(text, chosen)]
         if snippets.REDIRECT_FILE[:-3] in text:
             self._commands.append(markup(f"<h2>{snippets.REDIRECT_FILE}</h2>"))
-            self._commands.append(_copied(beside, snippets.REDIRECT_FILE))
+            self._commands.append(copied(beside, snippets.REDIRECT_FILE))
 
     # -- listening -----------------------------------------------------------------------------------------------
 
@@ -194,11 +194,7 @@ with wb.Bot({model!r}, url={url!r}, token={key!r}) as bot:
 """
 
 
-def _copied(text: str, title: str) -> Any:
-    """A command with a button that copies it."""
-    button = pn.widgets.Button(label="Copy", width=80, margin=(6, 0, 0, 0))
-    button.js_on_click(args={"text": text}, code="navigator.clipboard.writeText(text); "
-                       "cb_obj.label = 'Copied'; setTimeout(() => { cb_obj.label = 'Copy'; }, 1500);")
-    return pn.Column(
-        markup(f'<pre aria-label="{html.escape(title)}" tabindex="0" style="white-space:pre;margin:8px 0 0">'
-               f"{html.escape(text)}</pre>"), button, sizing_mode="stretch_width", margin=0)
+def copied(text: str, title: str) -> Any:
+    """A command with a button that copies it; page.js does."""
+    return markup(f'<pre aria-label="{html.escape(title)}" tabindex="0" style="white-space:pre;margin:8px 0 6px">'
+                  f'{html.escape(text)}</pre><button type="button" class="wb-copy">Copy</button>')

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from html import escape
 from typing import Any, Final
 
@@ -85,12 +85,8 @@ class ModelLive(pn.viewable.Viewer):
         self._tiles = LiveTiles(self.look, awaited=TILES)
         self._sight = Sight()
         self.trading = Trading(client, model_id, self.look, self.locked, self._undrawn.set)
-        self.log = Log(client, model_id, self.look)
-        self.calls = Calls(client, model_id, self.look)
-        self.details = Details(client, model_id, self.look)
-        self.match = Match(client, model_id, self.look)
-        self._places = {name: pn.Column(sizing_mode="stretch_width", margin=(12, 0, 0, 0), min_height=320)
-                        for name in TABS}
+        self._places = {name: pn.Column(*([self.trading.view] if name == TABS[0] else []), sizing_mode="stretch_width",
+                                        margin=(12, 0, 0, 0), min_height=320) for name in TABS}
         self._tabs = pn.Tabs(*self._places.items(), sizing_mode="stretch_width", margin=0,
                              stylesheets=[theme.tabs_css(self.look)])
         self._tabs.param.watch(self._turned, "active")
@@ -101,15 +97,43 @@ class ModelLive(pn.viewable.Viewer):
     def __panel__(self) -> pn.Column:
         return self._root
 
+    # -- tabs that are made when they are first opened --------------------------------------------------------------
+
+    @cached_property
+    def log(self) -> Log:
+        """The output."""
+        return Log(self.client, self.id, self.look)
+
+    @cached_property
+    def calls(self) -> Calls:
+        """Function calls with arguments and responses."""
+        return Calls(self.client, self.id, self.look)
+
+    @cached_property
+    def details(self) -> Details:
+        """Facts, and how the model has lived."""
+        return Details(self.client, self.id, self.look)
+
+    @cached_property
+    def match(self) -> Match:
+        """The comparison with a backtest."""
+        return Match(self.client, self.id, self.look)
+
     # -- reading -------------------------------------------------------------------------------------------------
 
-    async def load(self) -> None:
-        """Read the state. Raises `NotFound` for a model that is not there."""
-        self.document = pn.state.curdoc or self.document
-        self._after = (await self.client.model_events(self.id, tail=1)).last
-        self._log_after = (await self.client.logs(self.id, tail=1)).last
-        self.model = await self.client.model(self.id)
+    async def read(self) -> None:
+        """Read the state and the newest orders. Raises `NotFound` for a model that is not there."""
+        events, lines = await asyncio.gather(self.client.model_events(self.id, tail=1),
+                                             self.client.logs(self.id, tail=1))
+        self._after, self._log_after = events.last, lines.last
+        self.model, _ = await asyncio.gather(self.client.model(self.id), self.trading.read())
         self._show_state()
+
+    async def load(self) -> None:
+        """Read what has not been read, and draw the charts."""
+        self.document = pn.state.curdoc or self.document
+        if self.model is None:
+            await self.read()
         await self._open(TABS[0])
         self._loaded = True
         try:
@@ -128,7 +152,8 @@ class ModelLive(pn.viewable.Viewer):
         try:
             match name:
                 case "Trading":
-                    self._places[name][:] = [self.trading.view]
+                    if self.trading.view not in self._places[name]:
+                        self._places[name][:] = [self.trading.view]
                     await self.trading.load(self.model.symbols)
                 case "Log":
                     self._places[name][:] = [self.log.view]

@@ -105,15 +105,8 @@ class Trading:
 
     # -- orders --------------------------------------------------------------------------------------------------
 
-    async def load(self, symbols: tuple[str, ...]) -> None:
-        """The newest orders, and the chart of the symbol that was traded last."""
-        await self._list()
-        latest = next(reversed(self._orders.values()), None)
-        self._symbols = list(dict.fromkeys([*symbols, *(order.symbol for order in self._orders.values())]))
-        self._offer(latest.symbol if latest else (self._symbols[0] if self._symbols else ""))
-        await self._open(self._symbol.value or "")
-
-    async def _list(self) -> None:
+    async def read(self) -> None:
+        """The newest orders."""
         async with self._turn:  # one after the other, so that the last to be asked for is the one that stays
             self._meanwhile = {}
             try:
@@ -127,6 +120,15 @@ class Trading:
                               note=f"{len(page.items)}{'+' if page.next else ''} fit" if self._text else "")
             if meanwhile and not self._text:
                 self._put(meanwhile)
+
+    async def load(self, symbols: tuple[str, ...]) -> None:
+        """The newest orders unless they have been read, and the chart of the symbol that was traded last."""
+        if not self.orders.filled:
+            await self.read()
+        latest = next(reversed(self._orders.values()), None)
+        self._symbols = list(dict.fromkeys([*symbols, *(order.symbol for order in self._orders.values())]))
+        self._offer(latest.symbol if latest else (self._symbols[0] if self._symbols else ""))
+        await self._open(self._symbol.value or "")
 
     def _offer(self, chosen: str) -> None:
         self._told = True  # this is no person's choice
@@ -238,7 +240,7 @@ class Trading:
                     self.orders.older([order_row(order) for order in page.items], more=page.next is not None)
         elif name == "search":
             self._text, self._until = str(data.get("text") or "")[:200], None
-            await self._list()
+            await self.read()
         elif name == "pick":
             await self.show(str(data.get("id")))
 

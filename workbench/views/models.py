@@ -199,11 +199,16 @@ class ModelPage(PageView):
             raise Invalid("the address names no model", field="id", remedy="open one from the list of models")
         live = ModelLive(self.client, model_id, look=self.look)
         try:
-            live.model = await self.client.model(model_id)
-        except WorkbenchError:
+            await live.read()
+        except NotFound:
             self._place[:] = [markup('<div class="card empty"><h1>No such model</h1><p>'
                                      f'{escape(model_id[:128])}</p><a href="/models">All models</a></div>')]
             raise
+        except WorkbenchError:
+            self._place[:] = [live]
+            self.spawn(live.follow())  # it is read as soon as it can be
+            raise
+        assert live.model is not None
         self.entitle(live.model.name)
         origin = markup("", visible=False)
         self._place[:] = [origin, live]

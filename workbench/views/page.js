@@ -101,6 +101,13 @@
     event.preventDefault();
   });
   setInterval(() => { if (!document.hidden) describe(); }, 2000);
+  document.addEventListener("click", async (event) => {
+    const button = event.composedPath()[0];
+    if (!(button instanceof HTMLElement) || !button.classList.contains("wb-copy")) return;
+    await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
 
   // When the socket is lost the page says so, waits until the server answers again, and loads itself anew.
   let waiting = false;
@@ -119,10 +126,22 @@
     };
     setTimeout(ask, pause);
   };
+  // The page's view says where to go, or what address to show.
+  const listen = (address) => {
+    if (!address) return;
+    const act = () => {
+      const [verb, path] = [address.value.slice(0, 2), address.value.slice(3)];
+      if (verb === "go") window.location.assign(path);
+      if (verb === "at") window.history.replaceState(null, "", path);
+    };
+    address.connect(address.properties.value.change, act);
+    act();
+  };
   const watch = () => {
     const documents = (window.Bokeh && window.Bokeh.documents) || [];
     if (!documents.length) { setTimeout(watch, 100); return; }
     documents[0].on_event("connection_lost", wait);
+    listen([...documents[0].all_models].find((model) => (model.css_classes || []).includes("wb-address")));
     document.documentElement.dataset.ready = "yes";
   };
   // Bokeh closes a connection whose messages it cannot read with a code that browsers refuse, and then hears no more.
