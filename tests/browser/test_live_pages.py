@@ -363,6 +363,10 @@ def test_a_bot_is_connected_by_copy_and_paste(page: Page, server: ServerProcess,
     page.get_by_label("Language or kit").select_option("Python with workbench")
     shown = page.get_by_label("Python with workbench", exact=True)
     expect(shown).to_contain_text(key)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == shown.text_content()
     run = subprocess.run([sys.executable, "-c", shown.inner_text()], capture_output=True, text=True, timeout=240,
                          env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"})
     assert run.returncode == 0, run.stderr

@@ -14,6 +14,7 @@ import pytest
 from engine import times
 from engine.activity import Model, Order
 from engine.analysis import sparkline
+from engine.errors import Unavailable
 from engine.model import Event
 from engine.plots import live as pictures
 from engine.plots.render import draw
@@ -94,6 +95,29 @@ async def test_orders_of_detached_backtests_are_not_live(client: AsyncClient) ->
     try:
         await report(client, "m", placed("tested", run="run-1"), placed("later"))
         await until(lambda: ids(view.trading.orders) == ["later", "live"])
+    finally:
+        following.cancel()
+
+
+async def test_rows_stay_while_the_chart_cannot_be_read(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    await report(client, "m", placed("a"))
+    view = ModelLive(client, "m", look="light")
+    answers = [Unavailable("the server is away", remedy="wait")]
+    load = view.trading.load
+
+    async def fails_once(symbols: tuple[str, ...]) -> None:
+        if answers:
+            raise answers.pop()
+        await load(symbols)
+
+    monkeypatch.setattr(view.trading, "load", fails_once)
+    with pytest.raises(Unavailable):
+        await view.load()
+    assert ids(view.trading.orders) == ["a"] and view.trading.view in view._places["Trading"]
+    await report(client, "m", placed("meanwhile"))
+    following = asyncio.create_task(view.follow())
+    try:
+        await until(lambda: view.trading._chart is not None and ids(view.trading.orders) == ["meanwhile", "a"])
     finally:
         following.cancel()
 

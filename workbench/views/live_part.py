@@ -14,6 +14,8 @@ from workbench.views.say import said_at_once
 
 ANSWER: Final = 10.0
 """Seconds to wait for a browser to say that it has drawn; a hidden page says so after 2."""
+STANDS: Final = 2.0
+"""Seconds to wait for a browser to show what it was sent."""
 
 
 def colours(look: Style) -> str:
@@ -32,6 +34,12 @@ class LivePart(JSComponent):  # type: ignore[misc]
         params.setdefault("margin", 0)
         super().__init__(stylesheets=[css], **params)
         self._ready = False
+        self._stands = asyncio.Event()
+
+    async def stands(self) -> None:
+        """Until a browser shows it, or for `STANDS` seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stands.wait(), STANDS)
 
     def whole(self) -> dict[str, Any]:
         """All that the browser should know."""
@@ -48,6 +56,7 @@ class LivePart(JSComponent):  # type: ignore[misc]
         if data.get("ask") == "ready":
             self._ready = True
             self.tell(self.whole())
+            self._stands.set()
         else:
             await self.heard(str(data.get("ask", "")), data)
 

@@ -76,7 +76,7 @@ class ModelLive(pn.viewable.Viewer):
         self._late: list[Callable[[], None]] = []
         self._stirred, self._undrawn = asyncio.Event(), asyncio.Event()
         self._connected = True
-        self._opened: set[str] = set()
+        self._opened = {TABS[0]}
         self._following: asyncio.Task[None] | None = None
         self.document: Any = None
         self._head = words("", self.look)
@@ -134,12 +134,29 @@ class ModelLive(pn.viewable.Viewer):
         self.document = pn.state.curdoc or self.document
         if self.model is None:
             await self.read()
-        await self._open(TABS[0])
-        self._loaded = True
+        assert self.model is not None
+        figures = await self._read_figures()
+        if self._served:
+            await self.trading.orders.stands()  # drawing charts would keep the rows waiting
         try:
-            await self._show_figures(await figures_of(self.client, self.id))
+            await self.trading.load(self.model.symbols)
+        except Unavailable:
+            raise
+        except WorkbenchError as error:
+            self._complain(error)
+        self._loaded = True
+        if figures is not None:
+            await self.trading.profit(figures)
+
+    async def _read_figures(self) -> Figures | None:
+        try:
+            figures = await figures_of(self.client, self.id)
         except WorkbenchError as error:  # all else is worth seeing, and they will be asked for again
             self._complain(error)
+            return None
+        self._show_tiles(figures)
+        self.trading.count(figures)
+        return figures
 
     def _turned(self, event: Any) -> None:
         pn.state.execute(partial(self._open, TABS[event.new]))
@@ -151,10 +168,6 @@ class ModelLive(pn.viewable.Viewer):
         self._opened.add(name)
         try:
             match name:
-                case "Trading":
-                    if self.trading.view not in self._places[name]:
-                        self._places[name][:] = [self.trading.view]
-                    await self.trading.load(self.model.symbols)
                 case "Log":
                     self._places[name][:] = [self.log.view]
                     await self.log.load()
@@ -339,10 +352,6 @@ class ModelLive(pn.viewable.Viewer):
             self._problem.param.update(object=text, visible=bool(text))
 
     # -- showing -------------------------------------------------------------------------------------------------
-
-    async def _show_figures(self, figures: Figures) -> None:
-        self._show_tiles(figures)
-        await self.trading.profit(figures)
 
     def _show_state(self) -> None:
         model = self.model

@@ -187,39 +187,37 @@ class ModelPage(PageView):
     """`/model?id=…`: one model live."""
 
     def build(self) -> Any:
-        self._place = pn.Column(markup('<p class="muted" role="status">Loading …</p>'), sizing_mode="stretch_width",
-                                margin=0)
+        from workbench.views.model_live import ModelLive
+
+        self._origin = markup("", visible=False)
+        self._live = ModelLive(self.client, self.query.get("id", ""), look=self.look)
+        self._place = pn.Column(self._origin, self._live, sizing_mode="stretch_width", margin=0)
         return self._place
 
     async def load(self) -> None:
-        from workbench.views.model_live import ModelLive
-
-        model_id = self.query.get("id", "")
-        if not model_id:
+        live = self._live
+        if not live.id:
+            self._place.clear()
             raise Invalid("the address names no model", field="id", remedy="open one from the list of models")
-        live = ModelLive(self.client, model_id, look=self.look)
         try:
             await live.read()
         except NotFound:
             self._place[:] = [markup('<div class="card empty"><h1>No such model</h1><p>'
-                                     f'{escape(model_id[:128])}</p><a href="/models">All models</a></div>')]
+                                     f'{escape(live.id[:128])}</p><a href="/models">All models</a></div>')]
             raise
         except WorkbenchError:
-            self._place[:] = [live]
             self.spawn(live.follow())  # it is read as soon as it can be
             raise
         assert live.model is not None
         self.entitle(live.model.name)
-        origin = markup("", visible=False)
-        self._place[:] = [origin, live]
         try:
             await live.load()
-            link = await self._origin(live.model)
-            origin.param.update(object=link, visible=bool(link))
+            link = await self._link(live.model)
+            self._origin.param.update(object=link, visible=bool(link))
         finally:  # what could not be read now is shown as soon as it can be
             self.spawn(live.follow())
 
-    async def _origin(self, model: Model) -> str:
+    async def _link(self, model: Model) -> str:
         """A link to where the model is run from, if it is run here."""
         id = quote(model.id, safe="")
         if model.dialect == "gekko":
