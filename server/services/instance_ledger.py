@@ -8,7 +8,7 @@ record has a key.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, func, select, update
@@ -47,7 +47,7 @@ class Ledger:
     strategy) or None when it is gone."""
 
     def __init__(self, db: Database, events: EventLog, activity: Recording,
-                 known: Callable[[str], tuple[str, Market, str] | None]) -> None:
+                 known: Callable[[str], Awaitable[tuple[str, Market, str] | None]]) -> None:
         self._db = db
         self._events = events
         self._activity = activity
@@ -88,7 +88,7 @@ class Ledger:
         id = event.stream.removeprefix(PREFIX)
         if event.id <= self._noted.get(id, 0):
             return
-        about = self._known(id)
+        about = await self._known(id)
         if about is None or about[0] == "watcher":
             if event.type == "archived":
                 await self._note(id, DONE)

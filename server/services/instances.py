@@ -77,9 +77,9 @@ class Instances:
 
     async def start(self) -> None:
         """Take up what a former life left; returns before the instances are at work again."""
+        self._all = {instance.id: instance for instance in await self._records.all()}
         if self.ledger is not None:
             await self.ledger.start()
-        self._all = {instance.id: instance for instance in await self._records.all()}
         self._at_work = True
         for instance in self._all.values():
             if instance.live:
@@ -406,8 +406,10 @@ class Instances:
             lists: Any = await self._records.lists(instance.id)
             instance.lists, instance.complete = lists, True
 
-    def _about(self, id: str) -> tuple[str, Market, str] | None:
+    async def _about(self, id: str) -> tuple[str, Market, str] | None:
         instance = self._all.get(id)
+        if instance is None:  # its first event may come before it is known here
+            instance = next(iter(await self._records.all(id)), None)
         if instance is None:
             return None
         advisor, watch = instance.config.get("tradingAdvisor"), instance.config["watch"]

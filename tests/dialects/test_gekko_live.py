@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +211,18 @@ def test_a_server_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         state = client.get(f"{server.url}/api/gekkos").json()["live"][id]
         assert [each["data"]["payload"] for each in found if each["type"] == "tradeCompleted"] == \
             state["events"]["tradeCompleted"]
-        orders = wait_until(lambda: len(page := client.get(
-            f"{server.url}/workbench/api/models/{id}/orders?limit=200").json()["items"]) == len(
-                state["events"]["tradeCompleted"]) and page)
-        assert len({order["id"] for order in orders}) == len(orders) > 50
+        done = [f"{trade['id']}-{trade['action']}" for trade in state["events"]["tradeCompleted"]]
+        recorded: list[str] = []
+
+        def all_recorded() -> bool:
+            page = client.get(f"{server.url}/workbench/api/models/{id}/orders?limit=200").json()["items"]
+            recorded[:] = [order["id"] for order in page]
+            return len(recorded) >= len(done)
+
+        with suppress(AssertionError):
+            wait_until(all_recorded)
+        assert sorted(recorded) == sorted(done), server.errors[-3000:]
+        assert len(done) > 50
 
 
 # -- the web application

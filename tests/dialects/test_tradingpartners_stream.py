@@ -324,7 +324,7 @@ async def test_a_reader_that_stalls_is_bounded_and_loses_nothing(server: Any, mo
             await asyncio.gather(*(detect(server, f"{number:0120d}") for number in range(first, first + 50)))
         await listener.take(400)
         # It waits, with more than half of the bound unsent: the system may yet have taken a little of what it held.
-        await until(lambda: line._drained is not None and 10_000 < line._unsent)
+        await until(lambda: line._drained is not None and line._unsent > 10_000)
         assert line._unsent < 40_000
         await asyncio.gather(*(detect(server, "x" * 120) for _ in range(100)))
         await listener.take(500)

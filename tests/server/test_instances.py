@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from engine.activity import OrderPlaced
 from engine.errors import Conflict, Invalid, NotFound, Unavailable
 from engine.gekko_backtest import simulate
 from server.services import instance_records, instance_watch, instances
@@ -15,8 +17,9 @@ from server.services.instance_ledger import DONE
 from server.services.instance_runner import settings_of
 from server.services.model_reads import ModelReads, OrderQuery
 from server.store.database import Database
+from server.store.tables.instances import instances as instance_rows
 from tests.engine.gekko_golden import candles, cases, wire
-from tests.harness import new_database, until
+from tests.harness import Held, new_database, until
 from tests.server.instance_stage import AWAY, FakeExchanges, alone, replay, stage
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +106,35 @@ async def test_a_restart_in_the_middle_changes_nothing(database: Database, tmp_p
         assert len(instance.lists["roundtrip"]) == sum(kind == "roundtrip" for kind, _ in said) > 50
         assert instance.initial["candle"]["id"] * 60 == int(MARKET.time[0]) // 1_000_000
         assert "marketUpdate" not in instance.initial and "stratWarmupCompleted" not in instance.latest
+
+
+async def test_what_a_killed_life_did_not_record_is_recorded_by_the_next(db: Database, tmp_path: Path) -> None:
+    """Its events are there as soon as the next life begins, before that knows its instances."""
+    recorded: list[Any] = []
+
+    class Collector:
+        async def create_model(self, *_words: Any, **_more: Any) -> None: ...
+
+        async def record(self, entries: Any, **_more: Any) -> None:
+            recorded.extend(entries)
+
+    async with stage(db, tmp_path) as made:
+        made.store.write(MARKET)
+        instance = await made.begin(sized("DEBUG_toggle-advice-60-10", 60))
+        await made.reached(instance, LAST)
+        trades = [payload for kind, payload in await made.heard(instance.id) if kind == "tradeCompleted"]
+        await made.instances.close()
+        await db.write(lambda connection: connection.execute(update(instance_rows).values(noted=0)) and None)
+        made.activity, activity = Collector(), made.activity  # type: ignore[assignment]
+        held = Held(db, "InstanceRecords.all")
+        beginning = asyncio.create_task(made.again())
+        await held.wait()
+        for _ in range(20):  # long enough for whoever does not wait
+            await made.events.last_id()
+        held.release()
+        await beginning
+        await until(lambda: sum(isinstance(entry, OrderPlaced) for entry in recorded) == len(trades) > 5, timeout=20)
+        made.activity = activity
 
 
 async def test_what_is_traded_is_an_order_of_a_model(database: Database, tmp_path: Path) -> None:
