@@ -3,22 +3,22 @@
 // same message; and two changes of one layout build its parts twice.
 (() => {
   "use strict";
-  const LONGEST = 10_000;  // milliseconds to wait for a part that never stands
+  const LONGEST = 10_000;  // milliseconds to wait for parts that never stand
   const builds = new Set();
   const views = window.Bokeh.require("core/build_views"), { build_views } = views;
   views.build_views = (...given) => {
     const built = build_views(...given);
-    const stands = new Promise((done) => {
-      const late = setTimeout(done, LONGEST);
-      built.catch(() => null).then(() => { clearTimeout(late); done(); });
-    }).then(() => builds.delete(stands));
+    const stands = built.catch(() => null).then(() => builds.delete(stands));
     builds.add(stands);
     return built;
   };
-  const drawn = () => new Promise((done) => {  // those who asked for the parts draw them before the next task
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = done;
-    port2.postMessage(null);
+  const drawn = () => new Promise((done) => setTimeout(done));  // those who asked for the parts draw them before that
+  const all = async () => {
+    while (builds.size) { await Promise.all(builds); await drawn(); }
+  };
+  const ready = () => new Promise((done) => {
+    const late = setTimeout(() => { builds.clear(); done(); }, LONGEST);
+    all().then(() => { clearTimeout(late); done(); });
   });
 
   const { ClientSession } = window.Bokeh.require("client/session");
@@ -28,9 +28,11 @@
     if (!waiting && !builds.size) { make.call(this, message); return; }
     const turn = async (before) => {
       await before;
-      while (builds.size) { await Promise.all(builds); await drawn(); }
+      await ready();
       make.call(this, message);
     };
-    const mine = waiting = turn(waiting).catch(window.reportError).then(() => { if (waiting === mine) waiting = null; });
+    const mine = waiting = turn(waiting).catch((error) => window.reportError(error)).then(() => {
+      if (waiting === mine) waiting = null;
+    });
   };
 })();
