@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ import httpx
 import psutil
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from benchmarks.bare_page import BarePage
 from benchmarks.table import Row, row
 from tests.harness import ServerProcess, wait_until
 from tests.requirements import find_chromium
@@ -25,8 +26,9 @@ REMARK = ("Pages of one model are open in one Chromium on the same machine, whic
           "order once they come to the front. \"To the message\" is when a page's socket has heard of the order, "
           "\"to pixel\" when the frame with the order's row is drawn; charts follow. Processor time for an order "
           "is that of the server's process, and of the whole browser, minus what they take at rest, for each "
-          "page. Every page has logged in by itself, as twenty people do. Earlier results are of tabs that "
-          "thought they were seen while Chromium drew those behind the first once a second.")
+          "page. Every page has logged in by itself, as twenty people do. A bare page is a table of 50 rows and a "
+          "socket, nothing else (`benchmarks/bare_page.py`): what 20 windows of it take is the browser's own limit, "
+          "sent without any POST, commit or login.")
 PAGES = 20
 ORDERS = 30
 MODEL = "bench"
@@ -128,6 +130,26 @@ def opened(context: BrowserContext, server: ServerProcess) -> Page:
     return page
 
 
+def bare(browser: Browser) -> Row:
+    """What the browser itself takes to show an order in as many windows: the limit for any page."""
+    with BarePage() as server:
+        pages = [window(browser).new_page() for _ in range(PAGES)]
+        for page in pages:
+            page.goto(server.url)
+            page.wait_for_function(WATCH)
+        asked: dict[str, float] = {}
+        for number in range(-5, ORDERS):
+            given = order("bare", number)
+            if number >= 0:
+                asked[given["id"]] = time.time() * 1000
+            server.tell(given)
+            time.sleep(PAUSE)
+        taken = [page.evaluate("window.seen")[id] - at for page in pages for id, at in asked.items()]
+        for page in pages:
+            page.context.close()
+    return row(f"Sent to pixel, {PAGES} windows of a bare page, p50", median(taken), "ms", digits=1)
+
+
 def window(browser: Browser) -> BrowserContext:
     """A window that is drawn beside all others."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
@@ -161,6 +183,7 @@ def run() -> list[Row]:
         rows += rows_of(measure(server, pages, pages, "windows", ORDERS), PAGES, f"{PAGES} windows, all drawn")
         for page in pages:
             page.context.close()
+        rows.append(bare(browser))
         tabs = window(browser)
         pages = [opened(tabs, server) for _ in range(PAGES)]
         for page in pages[:-1]:

@@ -96,6 +96,24 @@ def test_an_order_appears_without_a_reload(page: Page, server: ServerProcess) ->
     assert "already known" not in server.errors + server.output, "the browser sent the server's own models back"
 
 
+def test_rows_come_with_the_page(page: Page, server: ServerProcess) -> None:
+    report(server, "at-once", order("early"))
+    frames: list[str] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda text: frames.append(str(text))))
+
+    def came() -> bool:
+        frames.clear()
+        enter(page, server, "/model?id=at-once")
+        expect(orders(page)).to_have_count(1)
+        documents = [text for text in frames if text.startswith('{"doc":')]
+        assert len(documents) == 1, [text[:60] for text in frames]
+        return "early" in documents[0]  # a server that has no time for it lets the page go without
+
+    assert any(came() for _ in range(5))
+    report(server, "at-once", order("later"))
+    expect(orders(page)).to_have_count(2)
+
+
 def test_an_order_unfolds_and_moves_the_chart(page: Page, server: ServerProcess) -> None:
     began = time.time() - 86_400
     report(server, "unfold", *(order(f"o{number}", price=100 + number, at=began + 600 * number,

@@ -14,8 +14,9 @@ from tornado.websocket import WebSocketClosedError
 
 from tests.harness import running_server, until
 from workbench.client import AsyncClient
-from workbench.views import live_part, model_live, say
-from workbench.views.live_part import LivePart, Sight
+from workbench.theme import LIGHT
+from workbench.views import base, live_part, model_live, say
+from workbench.views.live_part import LivePart, LiveTiles, Sight
 from workbench.views.model_live import ModelLive
 
 pytestmark = pytest.mark.anyio
@@ -161,3 +162,66 @@ def test_words_look_like_those_that_bokeh_makes(monkeypatch: pytest.MonkeyPatch)
     assert shown is model and say.said_at_once(part, '{"a": "\\"é"}')
     assert json.loads(written[0].content_json) == json.loads(message.content_json)
     assert json.loads(written[0].header_json)["msgtype"] == "PATCH-DOC"
+
+
+async def test_what_is_said_before_there_is_a_browser_comes_with_the_page() -> None:
+    from bokeh.document import Document
+    from panel.io.state import set_curdoc, state
+
+    document = Document()
+    context = SimpleNamespace(session=None)
+    document._session_context = lambda: context  # type: ignore[assignment,return-value]  # a page that none has asked for
+    tiles = LiveTiles(LIGHT)
+    said: list[str] = []
+
+    def whole() -> Any:
+        return json.loads(json.dumps(tiles.whole()))
+
+    tiles._send_msg = said.append  # type: ignore[assignment,method-assign]
+    with set_curdoc(document):
+        tiles.put([("Profit", "1 USD", "gain")])
+        await tiles._handle_msg({"ask": "ready", "version": tiles.version})
+        assert json.loads(tiles.known) == whole() and not said, "the script has it"
+        await tiles._handle_msg({"ask": "ready", "version": tiles.version - 1})
+        assert json.loads(said.pop()) == whole(), "it is older"
+        state._loaded[document] = True
+        tiles.put([("Profit", "2 USD", "gain")])
+        assert json.loads(said.pop()) == whole() != json.loads(tiles.known)
+        await tiles._handle_msg({"ask": "ready", "version": tiles.version})
+        assert json.loads(said.pop()) == whole(), "more was said since"
+
+
+async def test_a_model_that_was_read_ahead_is_heard_from_there(client: AsyncClient) -> None:
+    await trade(client, "a")
+    view = ModelLive(client, "m", look="light")
+    await view.prepare()
+    assert [row["id"] for row in view.trading.orders.rows] == ["a"] and view._tiles.tiles[-1] == ("Orders", "1", "")
+    await trade(client, "meanwhile")
+    await view.load()
+    following = asyncio.create_task(view.follow())
+    try:
+        await until(lambda: [row["id"] for row in view.trading.orders.rows] == ["meanwhile", "a"])
+        await until(lambda: view._tiles.tiles[-1] == ("Orders", "2", ""))
+    finally:
+        following.cancel()
+
+
+async def test_a_page_is_prepared_for_a_moment_at_most(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "AHEAD", 0.01)
+    done: list[str] = []
+
+    class Slow(base.PageView):
+        def build(self) -> str:
+            return ""
+
+        async def prepare(self) -> None:
+            done.append("began")
+            await asyncio.Event().wait()
+
+        async def load(self) -> None:
+            done.append("loaded")
+
+    page = Slow(client, {}, LIGHT)
+    await page.ahead()
+    await page.start()
+    assert done == ["began", "loaded"]

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 import param
-from panel.custom import JSComponent
 
 from engine import analysis, times
 from engine.alerts import Alert, gain_of, r_of
@@ -16,6 +15,7 @@ from engine.analysis import Columns
 from engine.errors import Invalid, NotFound
 from engine.plots.style import Style
 from workbench.client import AsyncClient
+from workbench.views.live_part import Script
 from workbench.views.live_rows import sheet
 from workbench.views.model_rows import millis
 from workbench.views.model_symbols import resolve
@@ -34,7 +34,7 @@ STATES: Final[Mapping[str, tuple[str, str]]] = {
 Card = dict[str, Any]
 
 
-class AlertCards(JSComponent):  # type: ignore[misc]
+class AlertCards(Script):
     """Cards fed with `reset` and `put`; a card is made by `card_of`. `large` makes all of them as wide as the page."""
 
     caption = param.String(default="Alerts on their charts")

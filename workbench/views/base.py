@@ -5,12 +5,13 @@ import functools
 import html
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import panel as pn
-from panel.theme import Inherit
-from panel.theme.native import Native
+from panel.io.resources import CDN_DIST
+from panel.theme import Design, Inherit
 
 from engine.errors import WorkbenchError
 from engine.plots.style import Style
@@ -18,17 +19,23 @@ from workbench.client import AsyncClient
 
 log = logging.getLogger("workbench.pages")
 _HERE: Final = Path(__file__).parent
+HOST_CSS: Final = (_HERE / "host.css").read_text()
 WIDGET_CSS: Final = (_HERE / "widget.css").read_text()
 MARKUP_CSS: Final = (_HERE / "markup.css").read_text()
+AHEAD: Final = 0.5
+"""Seconds at most that a page is prepared before a browser may have it."""
 TABLE_CSS: Final = (_HERE / "table.css").read_text()
+_NATIVE: Final = f"{CDN_DIST}bundled/theme/native.css"
 
 
-class Face(Native):
-    """Panel's native design with the workbench's colours, which reach into every widget as CSS variables."""
+class Face(Design):
+    """The workbench's colours as CSS variables, and for widgets Panel's native design in these colours. What is no
+    widget gets the variables alone: a page has many more layouts than widgets, and each carries its own style sheets.
+    """
 
     modifiers: ClassVar = {
-        **Native.modifiers,
-        pn.viewable.Viewable: {**Native.modifiers.get(pn.viewable.Viewable, {}), "stylesheets": [Inherit, WIDGET_CSS]},
+        pn.viewable.Viewable: {"stylesheets": [HOST_CSS]},
+        **{kind: {"stylesheets": [_NATIVE, Inherit, WIDGET_CSS]} for kind in (pn.widgets.Widget, pn.Tabs)},
     }
 
 
@@ -62,7 +69,8 @@ def explained(error: WorkbenchError) -> str:
 
 class PageView(pn.viewable.Viewer):
     """A page. Subclasses build their widgets in `build` (quick, no waiting) and fetch in `load`, which runs once the
-    browser is connected, so that the page stands before its data are there."""
+    browser is connected, so that the page stands before its data are there. What the server answers at once they may
+    fetch in `prepare`, while the browser still reads its scripts."""
 
     def __init__(self, client: AsyncClient, query: Mapping[str, str], look: Style, **params: Any) -> None:
         super().__init__(**params)
@@ -84,6 +92,16 @@ class PageView(pn.viewable.Viewer):
 
     def __panel__(self) -> Any:
         return pn.Column(self._address, self.notice, self._body, sizing_mode="stretch_width", margin=0)
+
+    async def prepare(self) -> None:
+        """Fetch what is shown first, before there is a browser. Nothing but the server may be waited for, and nothing
+        may go on beside it. It may fail or be cut off anywhere: `load` fetches what is missing, and tells of errors."""
+
+    async def ahead(self) -> None:
+        """Prepare, for as long as a browser needs to read its scripts."""
+        with suppress(TimeoutError, WorkbenchError):
+            async with asyncio.timeout(AHEAD):
+                await self.prepare()
 
     async def start(self) -> None:
         """Load, showing what goes wrong."""

@@ -1,11 +1,14 @@
 """Parts of a page that are told what changed: words from the server to a script in the browser, and back."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import orjson
+import panel as pn
+import param
 from panel.custom import JSComponent
 
 from engine.plots.style import Style
@@ -23,17 +26,32 @@ def colours(look: Style) -> str:
     return variables(look).replace(":root", ":host") + MARKUP_CSS
 
 
-class LivePart(JSComponent):  # type: ignore[misc]
+class Script(JSComponent):  # type: ignore[misc]
+    """A component of plain JavaScript."""
+
+    def _get_properties(self, doc: Any) -> dict[str, Any]:
+        """A script without a name as a bundle every page would first translate, as if it were TypeScript, which took
+        browsers longer than drawing the page."""
+        found: dict[str, Any] = super()._get_properties(doc)
+        return {**found, "bundle": hashlib.sha256(found["esm"].encode()).hexdigest()}
+
+
+class LivePart(Script):
     """A component whose script is told things as they happen, and asks with `{ask: "ready"}` to be told everything.
 
     What is said travels as JSON text: Bokeh would turn every value of it over, for each page that shows the same.
+    What is said before a browser is there travels with the page, as `known`, so that its script need not ask.
     """
+
+    known = param.String(default="", doc="everything, as the page was when it went to the browser")
+    version = param.Integer(default=0, doc="of what is known")
 
     def __init__(self, *, css: str, **params: Any) -> None:
         params.setdefault("sizing_mode", "stretch_width")
         params.setdefault("margin", 0)
         super().__init__(stylesheets=[css], **params)
         self._ready = False
+        self._told = 0
         self._stands = asyncio.Event()
 
     async def stands(self) -> None:
@@ -47,21 +65,29 @@ class LivePart(JSComponent):  # type: ignore[misc]
 
     def tell(self, said: dict[str, Any]) -> None:
         """Say something to those who listen; others ask for everything once they do. No document needs to be locked."""
+        self._told += 1
         if self._ready:
-            text = orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
+            text = _text(said)
             if not said_at_once(self, text):
                 self._send_msg(text)
+        elif not pn.state.loaded:
+            self.param.update(known=_text(self.whole()), version=self._told)
 
     async def _handle_msg(self, data: dict[str, Any]) -> None:  # type: ignore[override]  # Panel awaits it
         if data.get("ask") == "ready":
             self._ready = True
-            self.tell(self.whole())
+            if not self._told or data.get("version") != self._told:
+                self.tell(self.whole())
             self._stands.set()
         else:
             await self.heard(str(data.get("ask", "")), data)
 
     async def heard(self, name: str, data: dict[str, Any]) -> None:
         """The browser asks something else."""
+
+
+def _text(said: dict[str, Any]) -> str:
+    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
 
 
 class LiveTiles(LivePart):

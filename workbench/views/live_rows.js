@@ -12,12 +12,18 @@ const element = (name, attributes = {}, ...children) => {
   return made;
 };
 
+const formats = new Map();  // making one takes longer than writing a hundred numbers with it
+const format = (least, most) => {
+  const key = `${least} ${most}`;
+  if (!formats.has(key)) {  // "negative" leaves the sign away from what rounds to nothing
+    formats.set(key, new Intl.NumberFormat("en-US", { minimumFractionDigits: least, maximumFractionDigits: most, signDisplay: "negative" }));
+  }
+  return formats.get(key);
+};
 const number = (value, digits) => {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  const most = digits ?? (size >= 1000 ? 2 : size >= 1 ? 4 : 8);
-  return value.toLocaleString("en-US", { minimumFractionDigits: digits ?? 0, maximumFractionDigits: most, signDisplay: "negative" })
-    .replace("-", "−");  // "negative" leaves the sign away from what rounds to nothing
+  return format(digits ?? 0, digits ?? (size >= 1000 ? 2 : size >= 1 ? 4 : 8)).format(value).replace("-", "−");
 };
 
 const ago = (at) => {
@@ -287,8 +293,8 @@ export function render({ model, el, view }) {
     if (fresh) draw(); else frame(trs.size);
     if (follow) scroll.scrollTop = scroll.scrollHeight;
   };
-  model.on("msg:custom", (event) => {
-    const said = JSON.parse(event.data ?? event);
+  const hear = (text) => {
+    const said = JSON.parse(text);
     if (said.rows && model.typed) offered(said.rows.map((row) => row.type));
     filled = filled || said.do === "put" || Boolean(said.filled);
     if (said.do === "reset") {
@@ -309,7 +315,8 @@ export function render({ model, el, view }) {
       trs.get(said.id)?.scrollIntoView({ block: "nearest" });
     }
     if (said.note !== undefined && said.note !== null) note.textContent = said.note;
-  });
+  };
+  model.on("msg:custom", (event) => hear(event.data ?? event));
   further.addEventListener("click", () => {
     if (model.page > 0 && !model.asks && !more) { shown += model.page; draw(); } else model.send_msg({ ask: "more" });
   });
@@ -328,6 +335,7 @@ export function render({ model, el, view }) {
     // Bokeh takes models that the server has just added for new ones of the browser until something is sent: without
     // this the first word would carry the whole component back to the server, which complains that it knows it.
     view.model.document?.create_json_patch([]);
-    model.send_msg({ ask: "ready" });
+    if (model.known) hear(model.known);  // it came with the page
+    model.send_msg({ ask: "ready", version: model.version });
   }, 0);
 }

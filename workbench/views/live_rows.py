@@ -25,7 +25,7 @@ def sheet(look: Style) -> str:
 
 def words(text: str, look: Style, **options: Any) -> pn.pane.HTML:
     """HTML that carries its colours along."""
-    return pn.pane.HTML(text, stylesheets=[sheet(look)], sizing_mode="stretch_width", margin=0, **options)
+    return pn.pane.HTML(text, stylesheets=[colours(look)], sizing_mode="stretch_width", margin=0, **options)
 
 
 class LiveRows(LivePart):

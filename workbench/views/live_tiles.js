@@ -11,8 +11,8 @@ export function render({ model, el, view }) {
   const tiles = document.createElement("div");
   tiles.className = "tiles";
   el.append(tiles);
-  model.on("msg:custom", (event) => {
-    const said = JSON.parse(event.data ?? event);
+  const hear = (text) => {
+    const said = JSON.parse(text);
     tiles.replaceChildren(...said.tiles.map(([name, value, tone]) => {
       const tile = element("div", "tile", "");
       const [, amount, unit] = value.match(/^(.*?)( [A-Z0-9]{2,8})?$/);
@@ -21,9 +21,11 @@ export function render({ model, el, view }) {
       tile.append(element("span", "", name), figure);
       return tile;
     }));
-  });
+  };
+  model.on("msg:custom", (event) => hear(event.data ?? event));
   setTimeout(() => {  // as in live_rows.js
     view.model.document?.create_json_patch([]);
-    model.send_msg({ ask: "ready" });
+    if (model.known) hear(model.known);  // it came with the page
+    model.send_msg({ ask: "ready", version: model.version });
   }, 0);
 }

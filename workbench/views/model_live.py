@@ -73,6 +73,7 @@ class ModelLive(pn.viewable.Viewer):
         self.model: Model | None = None
         self._after = self._log_after = 0
         self._loaded = False
+        self._figures: Figures | None = None
         self._late: list[Callable[[], None]] = []
         self._stirred, self._undrawn = asyncio.Event(), asyncio.Event()
         self._connected = True
@@ -129,13 +130,19 @@ class ModelLive(pn.viewable.Viewer):
         self.model, _ = await asyncio.gather(self.client.model(self.id), self.trading.read())
         self._show_state()
 
+    async def prepare(self) -> None:
+        """Read what is shown first; what changes from now on is followed."""
+        await self.read()
+        self._figures = await self._read_figures()
+
     async def load(self) -> None:
         """Read what has not been read, and draw the charts."""
         self.document = pn.state.curdoc or self.document
         if self.model is None:
             await self.read()
         assert self.model is not None
-        figures = await self._read_figures()
+        figures = self._figures or await self._read_figures()
+        self._figures = None
         if self._served:
             await self.trading.orders.stands()  # drawing charts would keep the rows waiting
         try:

@@ -67,13 +67,20 @@ class AllModels:
         self._figures: dict[str, Mapping[str, Any]] = {}
         self._shown: dict[str, Row] = {}
         self._pending: float | None = None
+        self._more: bool | None = None  # than those that were read first; None before that
 
-    async def load(self) -> None:
-        """Everything, those first that were heard last."""
+    async def begin(self) -> None:
+        """Those that were heard last."""
         first, _ = await asyncio.gather(self._client.models(sort="heard_at", limit=FIRST), self._read_figures(FIRST))
         self._models = {model.id: model for model in first.items}
         self._show(self._models)
-        if first.next is not None:
+        self._more = first.next is not None
+
+    async def load(self) -> None:
+        """Everything, those first that were heard last."""
+        if self._more is None:
+            await self.begin()
+        if self._more:
             await self._read_all()
             await self._read_figures()
             self._show(self._models)
@@ -178,6 +185,9 @@ class Models(PageView):
             markup('<div class="head"><h1>Models</h1><a class="button" href="/connect">Connect your bot</a></div>'),
             self._all.view, sizing_mode="stretch_width", margin=0, styles={"gap": "12px"})
 
+    async def prepare(self) -> None:
+        await self._all.begin()
+
     async def load(self) -> None:
         await self._all.load()
         self.spawn(self._all.follow())
@@ -194,13 +204,18 @@ class ModelPage(PageView):
         self._place = pn.Column(self._origin, self._live, sizing_mode="stretch_width", margin=0)
         return self._place
 
+    async def prepare(self) -> None:
+        if self._live.id:
+            await self._live.prepare()
+
     async def load(self) -> None:
         live = self._live
         if not live.id:
             self._place.clear()
             raise Invalid("the address names no model", field="id", remedy="open one from the list of models")
         try:
-            await live.read()
+            if live.model is None:
+                await live.read()
         except NotFound:
             self._place[:] = [markup('<div class="card empty"><h1>No such model</h1><p>'
                                      f'{escape(live.id[:128])}</p><a href="/models">All models</a></div>')]

@@ -50,6 +50,9 @@ class Overview(PageView):
             gap="14px", sizing_mode="stretch_width", margin=0), sizing_mode="stretch_width", margin=0,
             styles={"gap": "14px"})
 
+    async def prepare(self) -> None:
+        await self._models.begin()
+
     async def load(self) -> None:
         self.spawn(self._watch_models())
         await self._show()

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import panel as pn
 from panel.io.resources import LOCAL_DIST
+from panel.io.state import set_curdoc
 from panel.theme import DarkTheme, DefaultTheme
 
 from workbench.client import AsyncClient
@@ -56,6 +57,13 @@ def render(page: Page, client: AsyncClient, theme: str, *, can_leave: bool) -> A
     template.add_variable("html_attrs", f'data-theme="{look.name}"')
     template.add_variable("navigation", [
         {"href": entry.path, "label": entry.label, "current": entry is page} for entry in PAGES if entry.label])
+    if document is not None:
+
+        async def ahead() -> None:  # under the lock of the document: a browser that asks for it meanwhile waits
+            with set_curdoc(document):
+                await view.ahead()
+
+        document.add_next_tick_callback(ahead)  # type: ignore[arg-type]  # it is awaited
     pn.state.onload(view.start)
     loop = asyncio.get_running_loop()
     # The last moment at which a session is known; its tasks belong to this loop.

@@ -117,6 +117,7 @@ events = Table(
     Column("at", BigInteger, nullable=False),
     Column("data", Text, nullable=False),  # JSON text, not a JSON column: it is only ever stored and handed out
     UniqueConstraint("stream", "seq"),
-    Index("ix_events_chatter", "type", "at", sqlite_where=_IS_CHATTER, postgresql_where=_IS_CHATTER),
+    # PostgreSQL's is partial as well (migration 0008); to say so here would import its dialect into every server.
+    Index("ix_events_chatter", "type", "at", sqlite_where=_IS_CHATTER),
     sqlite_autoincrement=True,
 )
