@@ -95,7 +95,7 @@ class NewBacktest(PageView):
 
         add("strategy", pn.widgets.Select(name="Strategy", options=[], **wide))
         add("markets", pn.widgets.MultiChoice(name="Markets", options=[], placeholder="type to search", **wide),
-            "several markets share one portfolio and its cash")
+            "several markets share one portfolio and its cash").view.styles = {"grid-column": "1 / -1"}
         add("resolution", pn.widgets.Select(name="Bars of", options=list(RESOLUTIONS), value="1d", **wide))
         add("start", pn.widgets.DatePicker(name="Start", **wide), "empty: the first bar")
         add("end", pn.widgets.DatePicker(name="End", **wide), "empty: the last bar")
