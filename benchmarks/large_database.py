@@ -62,7 +62,7 @@ PAGES: Final = {
     "the busiest model's orders": (f"/model?id={BUSIEST}", r"market\s+0\.5"),
     "the busiest model's profit": (f"/model?id={BUSIEST}", r"Open positions\s+\d"),
     "another model's orders": (f"/model?id={model_id(MODELS // 2)}", r"market\s+0\.5"),
-    "Runs": ("/runs", r"Strategy"),
+    "Runs": ("/runs", r"Nothing has run yet"),
     "Uploaded models": ("/deployments", r"No uploaded models"),
     "Bots": ("/bots", r"No bots yet"),
     "Markets": ("/markets", r"No candles yet"),

@@ -166,11 +166,11 @@ def test_words_look_like_those_that_bokeh_makes(monkeypatch: pytest.MonkeyPatch)
 
 async def test_what_is_said_before_there_is_a_browser_comes_with_the_page() -> None:
     from bokeh.document import Document
-    from panel.io.state import set_curdoc, state
+    from panel.io.state import set_curdoc
 
     document = Document()
-    context = SimpleNamespace(session=None)
-    document._session_context = lambda: context  # type: ignore[assignment,return-value]  # a page that none has asked for
+    context = SimpleNamespace(session=SimpleNamespace(connection_count=0))
+    document._session_context = lambda: context  # type: ignore[assignment,return-value]
     tiles = LiveTiles(LIGHT)
     said: list[str] = []
 
@@ -184,7 +184,7 @@ async def test_what_is_said_before_there_is_a_browser_comes_with_the_page() -> N
         assert json.loads(tiles.known) == whole() and not said, "the script has it"
         await tiles._handle_msg({"ask": "ready", "version": tiles.version - 1})
         assert json.loads(said.pop()) == whole(), "it is older"
-        state._loaded[document] = True
+        context.session.connection_count = 1
         tiles.put([("Profit", "2 USD", "gain")])
         assert json.loads(said.pop()) == whole() != json.loads(tiles.known)
         await tiles._handle_msg({"ask": "ready", "version": tiles.version})

@@ -70,7 +70,7 @@ class LivePart(Script):
             text = _text(said)
             if not said_at_once(self, text):
                 self._send_msg(text)
-        elif not pn.state.loaded:
+        elif _unasked():
             self.param.update(known=_text(self.whole()), version=self._told)
 
     async def _handle_msg(self, data: dict[str, Any]) -> None:  # type: ignore[override]  # Panel awaits it
@@ -84,6 +84,12 @@ class LivePart(Script):
 
     async def heard(self, name: str, data: dict[str, Any]) -> None:
         """The browser asks something else."""
+
+
+def _unasked() -> bool:
+    """Whether this is a page that no browser has asked for yet. From then on a document changes only under its lock."""
+    session = getattr(getattr(pn.state.curdoc, "session_context", None), "session", None)
+    return session is not None and session.connection_count == 0
 
 
 def _text(said: dict[str, Any]) -> str:
