@@ -1,11 +1,12 @@
 """Tokens, runs with their trials, and the event log."""
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Identity,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.event import listens_for
 
 from server.store.tables.base import Id, metadata
 
@@ -25,6 +27,7 @@ __all__ = ["CHATTER", "events", "run_figures", "run_labels", "runs", "tokens", "
 CHATTER: Final = ("candles", "progress")
 """Types of events that say how far something is, and go when they are old."""
 _IS_CHATTER: Final = text("type IN ('candles', 'progress')")
+_CHATTER: Final = Index("ix_events_chatter", "type", "at", sqlite_where=_IS_CHATTER)
 
 tokens = Table(
     "tokens", metadata,
@@ -117,7 +120,13 @@ events = Table(
     Column("at", BigInteger, nullable=False),
     Column("data", Text, nullable=False),  # JSON text, not a JSON column: it is only ever stored and handed out
     UniqueConstraint("stream", "seq"),
-    # PostgreSQL's is partial as well (migration 0008); to say so here would import its dialect into every server.
-    Index("ix_events_chatter", "type", "at", sqlite_where=_IS_CHATTER),
+    _CHATTER,
     sqlite_autoincrement=True,
 )
+
+
+@listens_for(events, "before_create")
+def _partial(_table: Table, connection: Connection, **_: Any) -> None:
+    """On PostgreSQL the index is partial as well. To say so when it is made imports PostgreSQL's dialect everywhere."""
+    if connection.dialect.name == "postgresql":
+        _CHATTER.dialect_options["postgresql"]["where"] = _IS_CHATTER
