@@ -164,6 +164,43 @@ def test_words_look_like_those_that_bokeh_makes(monkeypatch: pytest.MonkeyPatch)
     assert json.loads(written[0].header_json)["msgtype"] == "PATCH-DOC"
 
 
+@pytest.mark.parametrize("turns", range(4))  # of the loop until another one comes: Panel's own loses it at 1
+async def test_a_change_that_comes_while_another_is_written_is_written_too(
+        monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    from bokeh.document import Document
+    from panel.io import document as documents
+
+    document, flushed = Document(), asyncio.Event()
+    class Connection:
+        _socket = SimpleNamespace(write_lock=Lock())
+
+    connection: Any = Connection()
+    written: list[str] = []
+
+    def write(_connection: Any, msg: str) -> list[asyncio.Task[Any]]:
+        written.append(msg)
+        return [asyncio.ensure_future(flushed.wait())]
+
+    def schedule(*messages: Any) -> asyncio.Task[None]:  # as Panel's `schedule_write_events` does
+        documents._WRITE_BLOCK[document] = True
+        documents._WRITE_MSGS.setdefault(document, {}).setdefault(connection, []).extend(messages)
+        return asyncio.create_task(say.write_waiting(document))
+
+    monkeypatch.setattr(documents, "dispatch_tornado", write)
+    first = schedule("one", "two")
+    await until(lambda: written == ["one", "two"])
+    second = schedule("three")
+    await second
+    assert written == ["one", "two"] and document in documents._WRITE_BLOCK, "others must not overtake it"
+    flushed.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await schedule("four")
+    await first
+    assert written == ["one", "two", "three", "four"]
+    assert document not in documents._WRITE_MSGS and document not in documents._WRITE_BLOCK
+
+
 async def test_what_is_said_before_there_is_a_browser_comes_with_the_page() -> None:
     from bokeh.document import Document
     from panel.io.state import set_curdoc

@@ -5,11 +5,14 @@ many pages open that is most of what an order costs, and a word to a script conc
 """
 
 import asyncio
+import logging
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
+from weakref import WeakSet
 
 from bokeh.core.json_encoder import serialize_json
 from bokeh.core.serialization import Serializer
+from bokeh.document import Document
 from bokeh.document.events import MessageSentEvent
 from bokeh.protocol.messages.patch_doc import patch_doc
 from bokeh.server.connection import ServerConnection
@@ -17,6 +20,10 @@ from panel.io import document as documents
 from panel.io.state import state
 from panel.models.esm import ESMEvent
 from panel.reactive import Reactive
+from tornado.websocket import WebSocketClosedError
+
+log = logging.getLogger("workbench.pages")
+_writing: Final[WeakSet[Document]] = WeakSet()
 
 
 def said_at_once(part: Reactive, text: str) -> bool:
@@ -56,3 +63,23 @@ def _write(connection: ServerConnection, message: SimpleNamespace) -> None:
         write(turn)
     else:
         turn.add_done_callback(write)
+
+
+async def write_waiting(document: Document) -> None:
+    """Write the messages that wait for their turn, in place of Panel's `_dispatch_msgs`. That one forgets what comes
+    while it writes, until something else changes: a page stayed at "Loading ...", a form never told of an error."""
+    if document in _writing:
+        return  # whoever is at it goes on until none is left
+    _writing.add(document)
+    try:
+        while waiting := documents._WRITE_MSGS.pop(document, None):
+            for connection, messages in waiting.items():
+                with await connection._socket.write_lock.acquire():
+                    written = [each for message in messages
+                               for each in documents.dispatch_tornado(connection, msg=message)]
+                for result in await asyncio.gather(*written, return_exceptions=True):
+                    if isinstance(result, Exception) and not isinstance(result, WebSocketClosedError):
+                        log.warning("a change did not reach a page: %s", result)
+    finally:
+        _writing.discard(document)
+        documents._WRITE_BLOCK.pop(document, None)

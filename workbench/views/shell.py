@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import panel as pn
+from panel.io import document as documents
 from panel.io.resources import LOCAL_DIST
 from panel.io.state import set_curdoc
 from panel.theme import DarkTheme, DefaultTheme
@@ -13,6 +14,7 @@ from workbench.client import AsyncClient
 from workbench.pages import PAGES, Page
 from workbench.theme import style
 from workbench.views.base import Face, variables
+from workbench.views.say import write_waiting
 
 _HERE: Final = Path(__file__).parent
 _PAGE: Final = (_HERE / "page.html").read_text()
@@ -30,6 +32,7 @@ class Frame(pn.Template):  # type: ignore[misc]
 def prepare() -> None:
     """Import the views of the pages that are opened first, so that nobody waits for them."""
     pn.extension("tabulator")
+    documents._dispatch_msgs = write_waiting
     for page in PAGES:
         if page.label:
             page.load()
