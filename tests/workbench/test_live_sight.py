@@ -15,7 +15,7 @@ from tornado.websocket import WebSocketClosedError
 from tests.harness import running_server, until
 from workbench.client import AsyncClient
 from workbench.theme import LIGHT
-from workbench.views import base, live_part, model_live, say
+from workbench.views import base, live_part, model_live, say, shell
 from workbench.views.live_part import LivePart, LiveTiles, Sight
 from workbench.views.model_live import ModelLive
 
@@ -170,10 +170,10 @@ async def test_a_change_that_comes_while_another_is_written_is_written_too(
     from bokeh.document import Document
     from panel.io import document as documents
 
-    document, flushed = Document(), asyncio.Event()
     class Connection:
         _socket = SimpleNamespace(write_lock=Lock())
 
+    document, flushed = Document(), asyncio.Event()
     connection: Any = Connection()
     written: list[str] = []
 
@@ -199,6 +199,15 @@ async def test_a_change_that_comes_while_another_is_written_is_written_too(
     await first
     assert written == ["one", "two", "three", "four"]
     assert document not in documents._WRITE_MSGS and document not in documents._WRITE_BLOCK
+
+
+def test_pages_have_panel_write_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from panel.io import document as documents
+
+    monkeypatch.setattr(documents, "_dispatch_msgs", documents._dispatch_msgs)  # and put it back
+    shell.prepare()
+    assert documents._dispatch_msgs is say.write_waiting
+    assert "_dispatch_msgs" in documents.schedule_write_events.__code__.co_names, "Panel calls it by this name"
 
 
 async def test_what_is_said_before_there_is_a_browser_comes_with_the_page() -> None:
@@ -259,6 +268,7 @@ async def test_a_page_is_prepared_for_a_moment_at_most(client: AsyncClient, monk
             done.append("loaded")
 
     page = Slow(client, {}, LIGHT)
-    await page.ahead()
+    async with asyncio.timeout(10):
+        await page.ahead()
     await page.start()
     assert done == ["began", "loaded"]

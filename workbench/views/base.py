@@ -22,9 +22,9 @@ _HERE: Final = Path(__file__).parent
 HOST_CSS: Final = (_HERE / "host.css").read_text()
 WIDGET_CSS: Final = (_HERE / "widget.css").read_text()
 MARKUP_CSS: Final = (_HERE / "markup.css").read_text()
+TABLE_CSS: Final = (_HERE / "table.css").read_text()
 AHEAD: Final = 0.5
 """Seconds at most that a page is prepared before a browser may have it."""
-TABLE_CSS: Final = (_HERE / "table.css").read_text()
 _NATIVE: Final = f"{CDN_DIST}bundled/theme/native.css"
 
 

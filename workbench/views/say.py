@@ -66,8 +66,8 @@ def _write(connection: ServerConnection, message: SimpleNamespace) -> None:
 
 
 async def write_waiting(document: Document) -> None:
-    """Write the messages that wait for their turn, in place of Panel's `_dispatch_msgs`. That one forgets what comes
-    while it writes, until something else changes: a page stayed at "Loading ...", a form never told of an error."""
+    """Write the messages that wait for their turn, in place of Panel's `_dispatch_msgs`. That of 1.9.4 keeps what
+    comes in the moment in which a write ends until something else changes: a form never told of an error."""
     if document in _writing:
         return  # whoever is at it goes on until none is left
     _writing.add(document)
